@@ -1,0 +1,337 @@
+"""Names and types of the columns that come from outside: fields of the `rows_…` tables, keys of `executions`.
+
+Types are routed here, because dlt would make the text `"02139"` the number 2139 in a column of numbers: a column
+has the type of its first value, and a value of another type goes to a column named like dlt's variants.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from anyascii import anyascii
+from dlt.common.normalizers.naming import NamingConvention
+
+from further_source import jsontext
+from further_source.normalize import ROW_FIELD, Answer, Step, confidence_of
+from further_source.settings import MAX_FIELDS_PER_TABLE
+
+__all__ = ["ROWS_PREFIX", "AnswerColumns", "RowTables"]
+
+ROWS_PREFIX = "rows_"
+_CONFIDENCE = "__confidence"
+_MAX_DEPTH = 32
+_KEY_COLUMNS = {
+    "workflow_id": pa.field("workflow_id", pa.string(), nullable=False),
+    "workflow_execution_id": pa.field("workflow_execution_id", pa.string(), nullable=False),
+    "step_index": pa.field("step_index", pa.int64()),
+    "row_index": pa.field("row_index", pa.int64()),
+    "_dlt_load_id": pa.field("_dlt_load_id", pa.string(), nullable=False),
+    "_deleted": pa.field("_deleted", pa.bool_()),
+}
+_RESERVED = {*_KEY_COLUMNS, "_dlt_id"}
+_ARROW_TYPES = {"text": pa.string(), "double": pa.float64(), "bool": pa.bool_()}
+
+Warn = Callable[[str], None]
+Types = dict[str, str]
+"""dlt data types by column name."""
+
+
+def column_name(name: str, naming: NamingConvention) -> str | None:
+    """The column for an API's name: made ASCII, then normalized by dlt; None where nothing is left."""
+    ascii_name = anyascii(name).strip()
+    if not ascii_name.strip("_"):
+        return None
+    return naming.normalize_path(naming.normalize_path(ascii_name)) or None  # twice: shortening is not stable in one
+
+
+def _shown(name: str) -> str:
+    text = ascii(name)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+class _Target(NamedTuple):
+    """Where one field of a row goes."""
+
+    position: int
+    column: str
+    confidence_column: str
+
+
+class _RowTable:
+    """What is known of one `rows_…` table: the columns' types, and where each field goes."""
+
+    def __init__(self, name: str, types: Types, naming: NamingConvention, warn: Warn) -> None:
+        self.name = name
+        self.types = types
+        self._naming = naming
+        self._warn = warn
+        self._warned: set[str] = set()
+        self._fields = {name for name in types if name + _CONFIDENCE in types}
+        self._plans: dict[tuple[str, ...], list[_Target]] = {}
+
+    def plan(self, fields: tuple[str, ...]) -> list[_Target]:
+        """Where the fields of a row go; those missing here stay in `cells` alone."""
+        plan = self._plans.get(fields)
+        if plan is None:
+            plan = self._plans[fields] = list(self._plan(fields))
+        return plan
+
+    def _plan(self, fields: tuple[str, ...]) -> Iterator[_Target]:
+        used: set[str] = set()
+        for position, field in enumerate(fields):
+            column = column_name(field, self._naming)
+            if column in _RESERVED:
+                column = self._naming.normalize_path(f"field__{column}")
+            if column is None:
+                self.leave_out(field, "its name normalizes to nothing")
+                continue
+            confidence_column = self._naming.normalize_path(column + _CONFIDENCE)
+            if column in used or confidence_column in used:
+                self.leave_out(field, f"another field of its row is column {column} already")
+                continue
+            if column not in self._fields and len(self._fields) >= MAX_FIELDS_PER_TABLE:
+                self.leave_out(field, f"the table has {MAX_FIELDS_PER_TABLE} fields already")
+                continue
+            self._fields.add(column)
+            used |= {column, confidence_column}
+            yield _Target(position, column, confidence_column)
+
+    def variant(self, column: str, kind: str) -> str:
+        return self._naming.normalize_path(f"{column}__v_{kind}")
+
+    def leave_out(self, field: str, reason: str) -> None:
+        if field not in self._warned:
+            self._warned.add(field)
+            self._warn(f"{self.name}: field {_shown(field)} stays in cells alone: {reason}")
+
+
+class RowTables:
+    """The wide tables `rows_<step name>`, with what is known of their columns for the length of a run.
+
+    Args:
+        naming: dlt's naming convention for the destination.
+        tables: Column types by table, of the `rows_…` tables that exist.
+        warn: Told once per table and field of what cannot have a column.
+    """
+
+    def __init__(self, naming: NamingConvention, tables: Mapping[str, Types], warn: Warn) -> None:
+        self._naming = naming
+        self._warn = warn
+        self._tables = {
+            name: _RowTable(name, dict(types), naming, warn)
+            for name, types in tables.items()
+            if name.startswith(ROWS_PREFIX)
+        }
+
+    def arrow_tables(self, answers: Iterable[Answer], load_id: str) -> Iterator[tuple[str, pa.Table]]:
+        """Names and records of the wide tables: one record per extracted row.
+
+        An execution that replaces gets a tombstone in each table where it has no row now.
+        """
+        builders: dict[str, _Builder] = {}
+        for answer in answers:
+            filled = set()
+            for step in answer.steps:
+                name = self._table_name(step)
+                builder = builders.get(name) or builders.setdefault(name, self._builder(name))
+                if step.rows:
+                    builder.add_step(answer, step)
+                    filled.add(name)
+            if answer.replaces:
+                for name in self._tables.keys() - filled:
+                    builder = builders.get(name) or builders.setdefault(name, self._builder(name))
+                    builder.add_tombstone(answer)
+        for name, builder in builders.items():
+            yield name, builder.finish(load_id)
+
+    def _builder(self, name: str) -> "_Builder":
+        table = self._tables.get(name)
+        if table is None:
+            table = self._tables[name] = _RowTable(name, {}, self._naming, self._warn)
+        return _Builder(table)
+
+    def _table_name(self, step: Step) -> str:
+        suffix = column_name(step.name, self._naming) if step.name else None
+        return self._naming.normalize_table_identifier(ROWS_PREFIX + (suffix or f"step_{step.index}"))
+
+
+class _Builder:
+    """Collects the records of one wide table, column by column."""
+
+    def __init__(self, table: _RowTable) -> None:
+        self._table = table
+        self._columns: dict[str, list[Any]] = {name: [] for name in _KEY_COLUMNS if name != "_dlt_load_id"}
+        self._types: Types = {}
+        self._count = 0
+
+    def add_step(self, answer: Answer, step: Step) -> None:
+        self._append_keys(answer, step.index, range(len(step.rows)), None)
+        for row_fields, run in groupby(step.rows, key=_fields_of):
+            rows = list(run)
+            fields = (ROW_FIELD,) if row_fields is None else row_fields
+            for target in self._table.plan(fields):
+                field = fields[target.position]
+                cells = rows if row_fields is None else [row[field] for row in rows]
+                self._append_field(fields, target, cells)
+            self._count += len(rows)
+
+    def add_tombstone(self, answer: Answer) -> None:
+        self._append_keys(answer, None, [None], True)
+        self._count += 1
+
+    def _append_keys(
+        self, answer: Answer, step_index: int | None, row_indexes: Sequence[int | None], deleted: bool | None
+    ) -> None:
+        count = len(row_indexes)
+        self._columns["workflow_id"] += [answer.execution.workflow_id] * count
+        self._columns["workflow_execution_id"] += [answer.execution.workflow_execution_id] * count
+        self._columns["step_index"] += [step_index] * count
+        self._columns["row_index"] += row_indexes
+        self._columns["_deleted"] += [deleted] * count
+
+    def _append_field(self, fields: tuple[str, ...], target: _Target, cells: list[Any]) -> None:
+        is_cell = [type(cell) is dict and "value" in cell for cell in cells]
+        scores: list[Any]
+        if all(is_cell):
+            values = [cell["value"] for cell in cells]
+            scores = [cell.get("confidence_score") for cell in cells]
+        else:
+            values = [cell["value"] if known else cell for cell, known in zip(cells, is_cell, strict=True)]
+            scores = [
+                cell.get("confidence_score") if known else None for cell, known in zip(cells, is_cell, strict=True)
+            ]
+        if set(map(type, scores)) - {float, type(None)}:
+            scores = [confidence_of(score) for score in scores]
+        self._table.types.setdefault(target.confidence_column, "double")
+        self._extend(target.confidence_column, "double", scores)
+        kinds = set(map(type, values)) - {type(None)}
+        if kinds == {str}:
+            self._append_values(fields, target, "text", values)
+            return
+        routed = [_routed(value) for value in values]
+        for kind in dict.fromkeys(kind for kind, _ in routed if kind is not None):
+            self._append_values(fields, target, kind, [value if kind == own else None for own, value in routed])
+
+    def _append_values(self, fields: tuple[str, ...], target: _Target, kind: str, values: list[Any]) -> None:
+        column = target.column
+        if self._table.types.setdefault(column, kind) != kind:
+            column = self._table.variant(column, kind)
+            taken = {name for other in self._table.plan(fields) for name in (other.column, other.confidence_column)}
+            if column in taken or self._table.types.setdefault(column, kind) != kind:
+                self._table.leave_out(fields[target.position], f"column {column} is another field's")
+                return
+        self._extend(column, kind, values)
+
+    def _extend(self, column: str, kind: str, values: list[Any]) -> None:
+        self._types[column] = kind
+        stored = self._columns.setdefault(column, [])
+        if len(stored) < self._count:
+            stored += [None] * (self._count - len(stored))
+        stored += values
+
+    def finish(self, load_id: str) -> pa.Table:
+        """The records so far, with only the columns that have a value."""
+        self._columns["_dlt_load_id"] = [load_id] * self._count
+        fields = list(_KEY_COLUMNS.values())
+        arrays = [pa.array(self._columns[field.name], field.type) for field in fields]
+        for column, kind in self._types.items():
+            values = self._columns[column]
+            values += [None] * (self._count - len(values))
+            fields.append(pa.field(column, _ARROW_TYPES[kind]))
+            arrays.append(pa.array(values, _ARROW_TYPES[kind]))
+        return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _fields_of(row: Any) -> tuple[str, ...] | None:
+    return tuple(row) if type(row) is dict else None
+
+
+def _routed(value: Any) -> tuple[str | None, Any]:
+    """The dlt data type of a JSON value in a wide table, and the value as that type; None twice for no value."""
+    if value is None:
+        return None, None
+    if isinstance(value, str):
+        return "text", value
+    if isinstance(value, bool):
+        return "bool", value
+    if isinstance(value, int | float | Decimal):
+        number = confidence_of(value)
+        return (None, None) if number is None else ("double", number)
+    return "text", jsontext.dumps(value)
+
+
+class AnswerColumns:
+    """The columns of `executions` that come from the API: `metadata__…` and any other key of an answer.
+
+    Args:
+        own: The columns that are ours; a key that collides with one becomes `answer__<key>`.
+        naming: dlt's naming convention for the destination.
+        types: dlt data types of the columns of `executions` that exist.
+    """
+
+    OTHER = "answer__other"
+    """JSON text of the keys that have no column of their own: names that collide, or one key too many."""
+
+    def __init__(self, own: Iterable[str], naming: NamingConvention, types: Types) -> None:
+        self._own = {*own, "_dlt_id", "_dlt_load_id", self.OTHER}
+        self._naming = naming
+        self._types = dict(types)
+
+    def row(self, payload: Mapping[str, Any] | None, skip: Iterable[str]) -> dict[str, Any]:
+        """The columns of one answer without its keys `skip`; objects are flattened, lists are JSON text.
+
+        So are objects more than 32 levels down.
+        """
+        row: dict[str, Any] = {}
+        other: dict[str, Any] = {}
+        skipped = set(skip)
+        for key, value in (payload or {}).items():
+            if key not in skipped:
+                self._add(row, other, (key,), value)
+        if other:
+            row[self.OTHER] = jsontext.dumps(other)
+        return row
+
+    def _add(self, row: dict[str, Any], other: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+        if isinstance(value, dict) and len(path) < _MAX_DEPTH:
+            for key, inner in value.items():
+                self._add(row, other, (*path, key), inner)
+            return
+        kind, value = _typed(value)
+        if kind is None:
+            return
+        column = self._column(path)
+        if column is not None and self._is_misfit(kind, self._types.get(column, kind)):
+            column = self._naming.normalize_path(f"{column}__v_{kind}")
+        is_new = column not in self._types
+        if column is None or column in row or (is_new and len(self._types) >= MAX_FIELDS_PER_TABLE):
+            other[".".join(path)] = value
+            return
+        if is_new:
+            self._types[column] = kind
+        row[column] = value
+
+    def _column(self, path: tuple[str, ...]) -> str | None:
+        parts = [column_name(key, self._naming) for key in path]
+        if None in parts:
+            return None
+        column = self._naming.normalize_path("__".join(part for part in parts if part))
+        if column in self._own:
+            column = self._naming.normalize_path(f"answer__{column}")
+        return None if column in self._own else column
+
+    @staticmethod
+    def _is_misfit(kind: str, of_column: str) -> bool:
+        """Whether dlt would turn a value of `kind` into another one to fit the column, or into a bool."""
+        return kind != of_column and of_column != "text" and (kind == "text" or "bool" in (kind, of_column))
+
+
+def _typed(value: Any) -> tuple[str | None, Any]:
+    kind, routed = _routed(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "bigint", value
+    if isinstance(value, Decimal):
+        return "text", jsontext.dumps(value)  # more digits than a bigint has
+    return kind, routed

@@ -1,0 +1,135 @@
+"""Checks configured values before anything is asked, and gathers them into settings."""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from further_source.client import ClientCredentials, StaticToken
+from further_source.exceptions import ConfigurationError
+from further_source.settings import POLLING_PRESETS, PollingSettings
+
+__all__ = ["check_credentials", "check_number", "check_polling", "parse_list"]
+
+
+def check_credentials(
+    access_token: str | None, client_id: str | None, client_secret: str | None
+) -> StaticToken | ClientCredentials:
+    """The credentials to use.
+
+    Raises:
+        ConfigurationError: None, half of a pair, or a pair and a token.
+    """
+    if access_token and (client_id or client_secret):
+        raise ConfigurationError("access_token and client_id/client_secret are both configured: remove one of them")
+    if access_token:
+        if not access_token.isascii() or not access_token.isprintable() or " " in access_token:
+            raise ConfigurationError("access_token holds characters that no token has: copy it again")
+        return StaticToken(access_token)
+    if client_id and client_secret:
+        return ClientCredentials(client_id, client_secret)
+    if client_id or client_secret:
+        missing = "client_secret" if client_id else "client_id"
+        raise ConfigurationError(f"{missing} is not configured: client_id and client_secret go together")
+    raise ConfigurationError(
+        "no credentials: configure client_id and client_secret (or access_token) for sources.further_source, for "
+        "example as SOURCES__FURTHER_SOURCE__CLIENT_ID and SOURCES__FURTHER_SOURCE__CLIENT_SECRET"
+    )
+
+
+def check_number(key: str, value: float, *, least: float, included: bool = True) -> float:
+    """`value` as it is.
+
+    Raises:
+        ConfigurationError: It is no finite number, or below `least` (or equal, where that is not `included`).
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if is_number and (value > least or (included and value == least)):
+        return value
+    limit = f"{'at least' if included else 'above'} {least:g}"
+    raise ConfigurationError(f"{key} is {_shown(value)}: it must be a number {limit}")
+
+
+def check_polling(
+    polling: str,
+    *,
+    initial_interval: float | None,
+    backoff_factor: float | None,
+    max_interval: float | None,
+    max_wait: float,
+    max_requests_per_second: float,
+    max_workers: int,
+    terminal_statuses: Any,
+) -> PollingSettings:
+    """A preset with what is configured over it.
+
+    Raises:
+        ConfigurationError: A value that cannot work; the message names its key.
+    """
+    preset = POLLING_PRESETS.get(polling) if isinstance(polling, str) else None
+    if preset is None:
+        raise ConfigurationError(f"polling is {_shown(polling)}: it must be one of {', '.join(POLLING_PRESETS)}")
+    given = {
+        "initial_interval": initial_interval,
+        "backoff_factor": backoff_factor,
+        "max_interval": max_interval,
+    }
+    preset = replace(preset, **{key: value for key, value in given.items() if value is not None})
+    check_number("initial_interval", preset.initial_interval, least=0, included=False)
+    check_number("backoff_factor", preset.backoff_factor, least=1)
+    check_number("max_interval", preset.max_interval, least=0, included=False)
+    if preset.initial_interval > preset.max_interval:
+        raise ConfigurationError(
+            f"initial_interval {preset.initial_interval:g} is above max_interval {preset.max_interval:g}: "
+            "lower one or raise the other"
+        )
+    check_number("max_wait", max_wait, least=0)
+    check_number("max_requests_per_second", max_requests_per_second, least=0, included=False)
+    if not isinstance(max_workers, int):
+        raise ConfigurationError(f"max_workers is {_shown(max_workers)}: it must be a whole number")
+    check_number("max_workers", max_workers, least=1)
+    return PollingSettings(
+        initial_interval=preset.initial_interval,
+        backoff_factor=preset.backoff_factor,
+        max_interval=preset.max_interval,
+        max_wait=max_wait,
+        max_requests_per_second=max_requests_per_second,
+        max_workers=max_workers,
+        terminal_statuses=_check_statuses(terminal_statuses),
+    )
+
+
+def _check_statuses(statuses: Any) -> frozenset[str]:
+    listed = parse_list("terminal_statuses", statuses)
+    if not isinstance(listed, Iterable):
+        listed = [listed]
+    checked = list(listed)
+    for status in checked:
+        if not isinstance(status, str) or not status.strip() or status.lower() == "running":
+            raise ConfigurationError(f"terminal_statuses holds {_shown(status)}: statuses that end polling are texts")
+    if not checked:
+        raise ConfigurationError("terminal_statuses is empty: polling would never end")
+    return frozenset(status.lower() for status in checked)
+
+
+def parse_list(key: str, value: Any) -> Any:
+    """A list configured as text (an environment variable holds JSON, or one item) as a list; else as it is.
+
+    Raises:
+        ConfigurationError: It starts like a JSON list and is none.
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if not text.startswith("["):
+        return [text] if text else []
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{key} is no JSON list: {error}") from None
+
+
+def _shown(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) <= 80 else text[:77] + "..."

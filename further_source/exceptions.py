@@ -1,0 +1,33 @@
+"""What stops a run. A failed execution is data, and raises nothing.
+
+FurtherError
+├── ConfigurationError    wrong usage or configuration, found before anything is asked
+│   └── ManifestError     the list of executions cannot be read, or names an id that cannot be one
+├── CredentialsError      the API refuses the token, or the client id and secret
+├── AlreadyRunningError   another load of the same pipeline is running
+└── LoadError             the destination did not take what arrived
+"""
+
+
+class FurtherError(Exception):
+    """Base of all errors of this package. `str()` of one is a single line for the user, free of secrets."""
+
+
+class ConfigurationError(FurtherError):
+    """An argument or a configuration key has a value that cannot work; the message names it."""
+
+
+class ManifestError(ConfigurationError):
+    """The list of executions is unreadable or holds a bad id; the message names the file and the line."""
+
+
+class CredentialsError(FurtherError):
+    """The API answered 401 again after one renewal, or refused to give a token."""
+
+
+class AlreadyRunningError(FurtherError):
+    """Another process loads the same pipeline from the same pipelines directory."""
+
+
+class LoadError(FurtherError):
+    """The destination failed. What had arrived waits in the pipeline's pending package."""

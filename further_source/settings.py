@@ -1,0 +1,60 @@
+"""Constants and frozen settings; no logic.
+
+The numbers of the presets but `steady` are the API's own polling guidance.
+"""
+
+from dataclasses import dataclass
+
+PRODUCTION_URL = "https://api.further.ai"
+TOKEN_PATH = "/api/v1/oauth2/access_token"  # noqa: S105  a path, not a secret
+EXECUTION_PATH = "/api/v1/workflow-builder/workflows/{workflow_id}/executions/{execution_id}"
+
+SOURCE_NAME = "further_source"
+PIPELINE_NAME = "further"
+DATASET_NAME = "further_data"
+DEMO_PIPELINE_NAME = "further_demo"
+
+ID_PATTERN = r"[A-Za-z0-9_-]{1,128}"
+
+MAX_FAILURES_IN_A_ROW = 10
+MAX_RETRY_AFTER = 300.0  # seconds
+TOKEN_LEEWAY_SHARE = 0.1  # of a token's life
+TOKEN_LEEWAY_MAX = 60.0  # seconds
+
+MAX_FIELDS_PER_TABLE = 400
+
+
+@dataclass(frozen=True)
+class PollingPreset:
+    """Seconds to the second request, factor of each later wait, and the longest wait in seconds."""
+
+    initial_interval: float
+    backoff_factor: float
+    max_interval: float
+
+
+POLLING_PRESETS = {
+    "default": PollingPreset(5, 1.5, 30),
+    "simple": PollingPreset(3, 1.5, 5),
+    "standard": PollingPreset(5, 1.5, 10),
+    "complex": PollingPreset(10, 1.5, 15),
+    "bulk": PollingPreset(15, 1.5, 30),
+    "steady": PollingPreset(13, 1, 13),
+}
+
+
+@dataclass(frozen=True)
+class PollingSettings:
+    """When executions are asked again, and how fast.
+
+    Intervals and `max_wait` are seconds; `max_wait` counts from an execution's own first readable answer.
+    `terminal_statuses` are in lower case.
+    """
+
+    initial_interval: float = 5
+    backoff_factor: float = 1.5
+    max_interval: float = 30
+    max_wait: float = 600
+    max_requests_per_second: float = 10
+    max_workers: int = 8
+    terminal_statuses: frozenset[str] = frozenset({"completed", "failed"})

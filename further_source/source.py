@@ -1,0 +1,237 @@
+"""The dlt source: the only module with dlt's decorators."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Optional
+
+import dlt
+from dlt.common import logger
+from dlt.common.typing import TSecretStrValue
+from dlt.extract import DltResource
+
+from further_source import configuration, manifest
+from further_source.client import Client, check_base_url
+from further_source.columns import AnswerColumns, RowTables, Types
+from further_source.ledger import Ledger, read_ledger
+from further_source.normalize import Answer, cells_table, poll_columns, step_rows
+from further_source.outcomes import ExecutionId
+from further_source.session import Report, Session
+from further_source.settings import PRODUCTION_URL, SOURCE_NAME
+from further_source.slices import Slice, current_slice
+from further_source.tables import (
+    CELLS_COLUMNS,
+    EXECUTIONS_COLUMNS,
+    MERGE,
+    MERGE_KEY,
+    OWN_COLUMNS,
+    ROWS_COLUMNS,
+    STEPS_COLUMNS,
+)
+
+__all__ = ["Page", "further_source"]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Executions that ended, on their way to the tables; an empty one makes the tables."""
+
+    answers: list[Answer]
+    report: Report
+
+
+@dlt.source(name=SOURCE_NAME, section=SOURCE_NAME)
+def further_source(
+    executions: Any = None,
+    executions_file: Optional[str] = None,  # noqa: UP045  dlt reads these hints
+    base_url: str = PRODUCTION_URL,
+    access_token: Optional[TSecretStrValue] = None,  # noqa: UP045
+    client_id: Optional[TSecretStrValue] = None,  # noqa: UP045
+    client_secret: Optional[TSecretStrValue] = None,  # noqa: UP045
+    polling: str = "default",
+    initial_interval: Optional[float] = None,  # noqa: UP045
+    backoff_factor: Optional[float] = None,  # noqa: UP045
+    max_interval: Optional[float] = None,  # noqa: UP045
+    max_wait: float = 600,
+    max_requests_per_second: float = 10,
+    max_workers: int = 8,
+    request_timeout: float = 60,
+    commit_interval: float = 60,
+    terminal_statuses: Any = ("completed", "failed"),
+    row_tables: bool = True,
+    reload: bool = False,
+) -> list[DltResource]:
+    """Polls the listed executions to completion; yields `executions`, `steps`, `cells` and `rows` (`rows_…`).
+
+    Every argument can be given, or configured in section `sources.further_source`.
+
+    Args:
+        executions: `"WORKFLOW_ID/EXECUTION_ID"` texts, pairs, or mappings with `workflow_id` and `execution_id` or
+            `workflow_execution_id`; any iterable of them.
+        executions_file: Path or fsspec URL of a list of the same: `.csv` with a header, `.jsonl`, or lines. Adds to
+            `executions`; what is listed twice is asked once.
+        base_url: The API; `http://` only for loopback hosts.
+        access_token: A token obtained elsewhere.
+        client_id: With `client_secret`, gets and renews tokens.
+        client_secret: See `client_id`.
+        polling: Preset of the three that follow: `default`, `simple`, `standard`, `complex`, `bulk` or `steady`.
+        initial_interval: Seconds from an execution's first answer to its second request.
+        backoff_factor: Each later wait is so many times the one before.
+        max_interval: The longest wait in seconds.
+        max_wait: Seconds one execution is waited for, from its own first answer; 0 asks each once.
+        max_requests_per_second: One budget for all requests of the run, token requests included.
+        max_workers: Requests in flight.
+        request_timeout: Seconds for one whole request, body included.
+        commit_interval: Seconds after which `run_in_slices` loads what has arrived.
+        terminal_statuses: Statuses that end polling, in any case; other ones than `completed` count as failed.
+        row_tables: Whether to build the wide `rows_…` tables.
+        reload: Ask again for what is loaded, and replace it.
+
+    Raises:
+        ConfigurationError: A value that cannot work, or a list that cannot be read. Nothing has been asked.
+    """
+    settings = configuration.check_polling(
+        polling,
+        initial_interval=initial_interval,
+        backoff_factor=backoff_factor,
+        max_interval=max_interval,
+        max_wait=max_wait,
+        max_requests_per_second=max_requests_per_second,
+        max_workers=max_workers,
+        terminal_statuses=terminal_statuses,
+    )
+    configuration.check_number("request_timeout", request_timeout, least=0, included=False)
+    configuration.check_number("commit_interval", commit_interval, least=0)
+    make_client = partial(
+        Client,
+        check_base_url(base_url),
+        configuration.check_credentials(access_token, client_id, client_secret),
+        request_timeout=request_timeout,
+        max_workers=max_workers,
+    )
+    make_client().close()  # finds what cannot work before anything is asked
+    listed = manifest.merge_executions(
+        manifest.read_executions(configuration.parse_list("executions", executions) or ()),
+        manifest.read_executions_file(executions_file) if executions_file else (),
+    )
+    session = Session(listed, make_client, settings, reload=reload, commit_interval=commit_interval)
+    return _resources(session, row_tables=row_tables)
+
+
+def _resources(session: Session, *, row_tables: bool) -> list[DltResource]:
+    wide_tables: list[RowTables] = []
+    answer_columns: list[AnswerColumns] = []
+
+    @dlt.resource(name="polled", selected=False)
+    def polled() -> Iterator[Page]:
+        run = current_slice()
+        if not session.begun:
+            session.begin(_ledger(session.listed), run.stop if run else lambda: False)
+            schema = dlt.current.source_schema()
+            types = {name: _types(schema.tables[name]["columns"]) for name in schema.data_table_names()}
+            wide_tables[:] = [RowTables(schema.naming, types, logger.warning)]
+            own = types.get("executions") or _types(EXECUTIONS_COLUMNS)
+            answer_columns[:] = [AnswerColumns(OWN_COLUMNS, schema.naming, own)]
+            yield Page([], session.report)
+        if run is not None:
+            yield from _slice(session, run)
+        else:
+            yield from _whole(session)
+
+    @dlt.transformer(
+        data_from=polled,
+        name="executions",
+        write_disposition=MERGE,
+        merge_key=MERGE_KEY,
+        columns=EXECUTIONS_COLUMNS,
+        file_format="parquet",
+    )
+    def executions(page: Page) -> Iterator[Any]:
+        rows = [_execution_row(answer, answer_columns[0]) for answer in page.answers]
+        page.report.rows["executions"] += len(rows)
+        yield rows or dlt.mark.materialize_table_schema()
+
+    @dlt.transformer(
+        data_from=polled,
+        name="steps",
+        write_disposition=MERGE,
+        merge_key=MERGE_KEY,
+        columns=STEPS_COLUMNS,
+        file_format="parquet",
+    )
+    def steps(page: Page) -> Iterator[Any]:
+        rows = [row for answer in page.answers for row in step_rows(answer)]
+        page.report.rows["steps"] += len(rows)
+        rows += [_tombstone(answer.execution) for answer in page.answers if answer.replaces and not answer.steps]
+        yield rows or dlt.mark.materialize_table_schema()
+
+    @dlt.transformer(
+        data_from=polled, name="cells", write_disposition=MERGE, merge_key=MERGE_KEY, columns=CELLS_COLUMNS
+    )
+    def cells(page: Page) -> Iterator[Any]:
+        table = cells_table(page.answers, _load_id())
+        page.report.rows["cells"] += table.num_rows - _deleted(table)
+        yield table
+
+    @dlt.transformer(data_from=polled, name="rows")
+    def rows(page: Page) -> Iterator[Any]:
+        for name, table in wide_tables[0].arrow_tables(page.answers, _load_id()):
+            page.report.rows[name] += table.num_rows - _deleted(table)
+            hints = dlt.mark.make_hints(
+                table_name=name, write_disposition=MERGE, merge_key=MERGE_KEY, columns=ROWS_COLUMNS
+            )
+            yield dlt.mark.with_hints(table, hints, create_table_variant=True)
+
+    return [polled, executions, steps, cells, rows] if row_tables else [polled, executions, steps, cells]
+
+
+def _slice(session: Session, run: Slice) -> Iterator[Page]:
+    run.session = session
+    for answers in session.pages(time.monotonic() + session.commit_interval):
+        run.on_progress(session.report)
+        if answers:
+            yield Page(answers, session.report)
+
+
+def _whole(session: Session) -> Iterator[Page]:
+    try:
+        for answers in session.pages(math.inf):
+            if answers:
+                yield Page(answers, session.report)
+        if session.error is not None:
+            raise session.error
+    finally:
+        session.close()
+
+
+def _ledger(listed: Sequence[ExecutionId]) -> Ledger | None:
+    """What the destination holds of the list; None where this load does not keep the ledger, so that all is asked."""
+    if "executions" not in dlt.current.source().resources.selected:
+        return None
+    state = dlt.current.load_package_state()["state"]
+    if not listed or state.get("dropped_tables") or state.get("truncated_tables"):
+        return Ledger()  # with refresh, what is there now is dropped by this very load
+    return read_ledger(dlt.current.pipeline(), listed)
+
+
+def _types(columns: Any) -> Types:
+    return {name: column["data_type"] for name, column in columns.items() if "data_type" in column}
+
+
+def _load_id() -> str:
+    return dlt.current.load_package_state()["load_id"]
+
+
+def _deleted(table: Any) -> int:
+    return int(table.num_rows - table.column("_deleted").null_count)
+
+
+def _execution_row(answer: Answer, columns: AnswerColumns) -> dict[str, Any]:
+    ours = ("workflow_id", "workflow_execution_id", "status", "steps")
+    return {**columns.row(answer.ended.payload, ours), **poll_columns(answer.ended)}
+
+
+def _tombstone(execution: ExecutionId) -> dict[str, Any]:
+    return {**execution._asdict(), "_deleted": True}

@@ -1,0 +1,263 @@
+"""Polls the listed Further AI executions to completion and loads what they extracted.
+
+    python pipelines/load.py [WORKFLOW_ID/EXECUTION_ID ...] [--executions FILE|-] [--demo]
+
+Exit codes: 0 all asked and loaded, 1 could not run or finish, 2 wrong usage or configuration, 3 with --strict: not
+all completed, 75 another load of this pipeline is running, 130 and 143 stopped by SIGINT and SIGTERM.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+EXIT_FAILED, EXIT_USAGE, EXIT_NOT_COMPLETED, EXIT_ALREADY_RUNNING = 1, 2, 3, 75
+
+
+class Stop:
+    """Set by the first SIGINT or SIGTERM; a second one ends the process at once."""
+
+    signal_number = 0
+
+    def __call__(self) -> bool:
+        return self.signal_number != 0
+
+    def install(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: object) -> None:
+        if self.signal_number:
+            os._exit(128 + number)
+        self.signal_number = number
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Tells wrong usage in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        fail(message)
+        raise SystemExit(EXIT_USAGE)
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = OneLineParser(prog="load.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    add = parser.add_argument
+    add("ids", nargs="*", metavar="WORKFLOW_ID/EXECUTION_ID", help="executions to load")
+    add(
+        "--executions",
+        metavar="FILE|-",
+        help="a list of them: .csv, .jsonl or lines; path, fsspec URL or - for stdin",
+    )
+    add("--demo", action="store_true", help="load invented executions from a local stand-in of the API")
+    add("--destination", metavar="NAME", help="dlt destination (default: as configured, else duckdb)")
+    add("--dataset", metavar="NAME", help="dataset (default: as configured, else further_data)")
+    add("--polling", metavar="PRESET", help="default, simple, standard, complex, bulk or steady")
+    add(
+        "--max-wait",
+        metavar="SECONDS",
+        type=float,
+        help="how long each execution is waited for; 0 asks each once",
+    )
+    add("--reload", action="store_true", default=None, help="ask again for what is loaded, and replace it")
+    add("--strict", action="store_true", help="exit 3 unless every listed execution completed")
+    add("--quiet", action="store_true", help="show only warnings and errors")
+    options = parser.parse_args(arguments)
+    if options.demo and (options.ids or options.executions):
+        parser.error("--demo loads executions of its own: leave out the ids and --executions")
+    for name in ("executions", "destination", "dataset"):
+        if getattr(options, name) == "":
+            parser.error(f"--{name} is empty")
+    return options
+
+
+def fail(message: str) -> None:
+    from further_source.failures import one_line
+
+    print(f"load.py: {one_line(message)}", file=sys.stderr)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    stop = Stop()
+    stop.install()
+    options = parse_arguments(arguments)
+
+    from further_source import AlreadyRunningError, ConfigurationError
+    from further_source.failures import as_further_error
+
+    try:
+        code = run(options, stop)
+    except Exception as error:
+        told = as_further_error(error)
+        if told is None:
+            raise
+        fail(str(told))
+        if isinstance(told, ConfigurationError):
+            return EXIT_USAGE
+        code = EXIT_ALREADY_RUNNING if isinstance(told, AlreadyRunningError) else EXIT_FAILED
+    return 128 + stop.signal_number if stop() else code
+
+
+def run(options: argparse.Namespace, stop: Stop) -> int:
+    import dlt
+
+    from further_source import run_in_slices
+    from further_source.display import show_progress, summary
+    from further_source.failures import as_further_error
+    from further_source.lock import only_load
+    from further_source.session import Report
+
+    set_defaults(dlt.config)
+    with executions_to_load(options) as source:
+        settings = pipeline_settings(options)
+        location = check_destination(settings)
+        with only_load(settings["pipeline_name"], settings["pipelines_dir"]):
+            pipeline = dlt.pipeline(**settings)
+            reports = [Report()]
+            error = None
+            with show_progress(quiet=options.quiet) as show:
+
+                def on_progress(report: Report) -> None:
+                    reports[0] = report
+                    show(report)
+
+                try:
+                    run_in_slices(pipeline, source, stop=stop, on_progress=on_progress)
+                except Exception as raised:
+                    error = as_further_error(raised, pipeline)
+                    if error is None:
+                        raise
+            report = reports[0]
+            if not options.quiet:
+                destination = pipeline.destination.destination_name
+                dataset = pipeline.dataset_name
+                print(summary(report, destination=destination, dataset=dataset, location=location))
+                if options.demo and error is None:
+                    print(review(pipeline))
+    if error is not None:
+        raise error
+    if report.nothing_reached:
+        fail(f"every execution asked was unreachable, the last with: {report.unreachable_error}")
+        return EXIT_FAILED
+    return EXIT_NOT_COMPLETED if options.strict and not report.all_completed else 0
+
+
+def set_defaults(config: Any) -> None:
+    """What a load wants of dlt where nobody configured it."""
+    defaults = {
+        "runtime.dlthub_telemetry": False,  # insurers' machines do not call home
+        "runtime.intercept_signals": False,  # signals stop polling, and let a load that has begun end
+        "data_writer.disable_compression": True,  # gzip takes longer than all else in large loads
+    }
+    for key, value in defaults.items():
+        if config.get(key) is None:
+            config[key] = value
+
+
+@contextmanager
+def executions_to_load(options: argparse.Namespace) -> Iterator[Any]:
+    """The source of what is listed; with --demo that of a sandbox, which runs as long as it is needed."""
+    from further_source import ConfigurationError, further_source, manifest
+    from further_source.configuration import parse_list
+    from further_source.settings import SOURCE_NAME
+
+    given = {"polling": options.polling, "max_wait": options.max_wait, "reload": options.reload}
+    given = {key: value for key, value in given.items() if value is not None}
+    if options.demo:
+        with demo_source(given) as source:
+            yield source
+        return
+
+    import dlt
+
+    section = f"sources.{SOURCE_NAME}"
+    configured = parse_list("executions", dlt.config.get(f"{section}.executions")) or ()
+    if not (options.ids or options.executions or configured or dlt.config.get(f"{section}.executions_file")):
+        raise ConfigurationError(
+            "no list of executions: give WORKFLOW_ID/EXECUTION_ID arguments or --executions FILE, or configure "
+            f"executions or executions_file in [{section}]"
+        )
+    listed = manifest.merge_executions(
+        manifest.read_executions(options.ids, origin="arguments"),
+        manifest.read_executions_file(options.executions) if options.executions else (),
+        manifest.read_executions(configured),
+    )
+    yield further_source(executions=listed, **given)
+
+
+@contextmanager
+def demo_source(given: dict[str, Any]) -> Iterator[Any]:
+    from further_source import further_source
+    from further_source.sandbox import Sandbox
+
+    demo: dict[str, Any] = {
+        "initial_interval": 1,
+        "max_interval": 1,
+        "max_wait": 10,
+        "max_requests_per_second": 20,
+    }
+    if "polling" in given:
+        demo = {"max_wait": 10}
+    with Sandbox() as sandbox:
+        yield further_source(
+            executions=sandbox.serve_demo(),
+            executions_file="",
+            base_url=sandbox.base_url,
+            access_token="",
+            client_id=sandbox.client_id,
+            client_secret=sandbox.client_secret,
+            **{**demo, **given},
+        )
+
+
+def pipeline_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Names, directory and destination of the pipeline: the command's, else dlt's configuration, else ours."""
+    from dlt.common.configuration import resolve_configuration
+    from dlt.common.pipeline import get_dlt_pipelines_dir
+    from dlt.pipeline.configuration import PipelineConfiguration
+
+    from further_source.settings import DATASET_NAME, DEMO_PIPELINE_NAME, PIPELINE_NAME
+
+    name = DEMO_PIPELINE_NAME if options.demo else PIPELINE_NAME
+    configured = resolve_configuration(PipelineConfiguration(pipeline_name=name), sections=("pipelines", name))
+    return {
+        "pipeline_name": name,
+        "pipelines_dir": configured.pipelines_dir or get_dlt_pipelines_dir(),
+        "destination": options.destination or configured.destination_name or configured.destination_type or "duckdb",
+        "dataset_name": options.dataset or configured.dataset_name or DATASET_NAME,
+    }
+
+
+def check_destination(settings: dict[str, Any]) -> str:
+    """Where the data goes, to show; finds what is not configured before anything is asked or kept."""
+    import tempfile
+    from pathlib import Path
+
+    import dlt
+
+    from further_source import ConfigurationError
+
+    with tempfile.TemporaryDirectory() as directory:
+        pipeline = dlt.pipeline(**{**settings, "pipelines_dir": directory})
+        config: Any = pipeline.destination_client().config
+        if config.destination_type.endswith("duckdb"):
+            file = Path(str(config.credentials.database))
+            if file.stem == pipeline.dataset_name:
+                raise ConfigurationError(
+                    f"dataset {file.stem}: DuckDB cannot tell it from its file {file.name}; choose another --dataset"
+                )
+        return str(config)
+
+
+def review(pipeline: Any) -> str:
+    from further_source.display import review_query, text_table
+
+    with pipeline.sql_client() as client, client.execute_query(review_query(pipeline.dataset_name)) as cursor:
+        return text_table([column[0] for column in cursor.description], cursor.fetchall())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

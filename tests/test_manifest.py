@@ -1,0 +1,517 @@
+import bz2
+import errno
+import gzip
+import io
+import json
+import os
+import re
+import sys
+import uuid
+from collections import UserDict
+from pathlib import Path
+
+import fsspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from further_source.exceptions import ManifestError
+from further_source.manifest import merge_executions, read_executions, read_executions_file
+from further_source.outcomes import ExecutionId
+from further_source.settings import ID_PATTERN
+
+A = ExecutionId("wf", "ex-1")
+B = ExecutionId("wf", "ex_2")
+RULE = "is not an id (letters, digits, - and _, 1 to 128 characters)"
+
+
+def error_of(call, *args, **kwargs):
+    with pytest.raises(ManifestError) as caught:
+        list(call(*args, **kwargs))
+    message = str(caught.value)
+    assert message.isprintable(), "one line without control characters"
+    return message
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """Writes a file into the working directory and returns its name."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(name, content):
+        Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return name
+
+    return write
+
+
+@pytest.fixture
+def standard_input(monkeypatch):
+    def give(content):
+        data = content if isinstance(content, bytes) else content.encode()
+        # Any encoding but UTF-8, as a locale may ask for.
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="cp1252"))
+
+    return give
+
+
+class Text(str):
+    pass
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        ["wf/ex-1", "wf/ex_2"],
+        iter([" wf/ex-1\n", Text("wf/ex_2")]),
+        [("wf", "ex-1"), ["wf", Text("ex_2")]],
+        [A, B],
+        [
+            {"workflow_id": "wf", "execution_id": "ex-1", "n": 1},
+            {"workflow_id": "wf", "execution_id": "ex_2"},
+        ],
+        [
+            UserDict(workflow_id="wf", workflow_execution_id="ex-1"),
+            {"workflow_id": "wf", "workflow_execution_id": "ex_2", "execution_id": "ex_2"},
+        ],
+    ],
+    ids=["strings", "iterator", "pairs", "execution ids", "mappings", "mappings with the API's own name"],
+)
+def test_python_values_of_every_shape_are_read(source):
+    executions = list(read_executions(source))
+    assert executions == [A, B]
+    assert {type(part) for execution in executions for part in execution} == {str}
+
+
+@pytest.mark.parametrize("single", ["wf/ex-1", A, {"workflow_id": "wf", "execution_id": "ex-1"}])
+def test_a_single_execution_need_not_be_in_a_list(single):
+    assert list(read_executions(single)) == [A]
+
+
+def test_an_empty_list_is_no_error():
+    assert list(read_executions([])) == []
+
+
+@pytest.mark.parametrize(
+    ("item", "problem"),
+    [
+        ("wf", "'wf' is not WORKFLOW_ID/EXECUTION_ID"),
+        ("wf/ex/3", "'wf/ex/3' is not WORKFLOW_ID/EXECUTION_ID"),
+        ("", "'' is not WORKFLOW_ID/EXECUTION_ID"),
+        ("/ex", f"workflow_id '' {RULE}"),
+        ("wf/", f"execution_id '' {RULE}"),
+        ("wf / ex", f"workflow_id 'wf ' {RULE}"),
+        ("wf/é", f"execution_id 'é' {RULE}"),
+        ("wf/٣", f"execution_id '٣' {RULE}"),
+        ("wf/a\nb\x1b[0m", rf"execution_id 'a\nb\x1b[0m' {RULE}"),
+        ("wf/" + "x" * 129, f"execution_id '{'x' * 77}...' {RULE}"),
+        (("wf", "ex\n"), rf"execution_id 'ex\n' {RULE}"),
+        (("wf", 7), "execution_id is a number; ids are text, so put it in quotes"),
+        ((7.5, "ex"), "workflow_id is a number; ids are text, so put it in quotes"),
+        (("wf", None), f"execution_id is null, which {RULE}"),
+        (("wf", True), f"execution_id is of type bool, which {RULE}"),
+        ({"workflow_id": "wf", "workflow_execution_id": "a b"}, f"workflow_execution_id 'a b' {RULE}"),
+        ({"execution_id": "ex"}, "no key workflow_id"),
+        ({"workflow_id": "wf", "id": "ex"}, "no key execution_id or workflow_execution_id"),
+        ({}, "no key workflow_id and no key execution_id or workflow_execution_id"),
+        (
+            {"workflow_id": "wf", "execution_id": "ex", "workflow_execution_id": "other"},
+            "execution_id and workflow_execution_id are both there and differ",
+        ),
+    ],
+)
+def test_an_item_that_cannot_be_an_execution_is_named_by_its_position(item, problem):
+    assert error_of(read_executions, ["wf/ex", item]) == f"executions[1]: {problem}"
+
+
+@pytest.mark.parametrize(
+    ("item", "kind"),
+    [
+        (7, "a number"),
+        (None, "null"),
+        (b"wf/ex", "of type bytes"),
+        (("wf", "ex", "3"), "of type tuple"),
+        (b"wf", "of type bytes"),
+    ],
+)
+def test_an_item_of_no_known_shape_is_told_what_is_expected(item, kind):
+    assert error_of(read_executions, [item], origin="arguments") == (
+        f"arguments[0]: {kind}, not an execution (text WORKFLOW_ID/EXECUTION_ID, a pair of ids,"
+        " or an object with workflow_id and execution_id)"
+    )
+
+
+def test_a_value_that_is_no_list_is_an_error():
+    assert error_of(read_executions, 7) == "executions: a number, not a list of executions"
+
+
+LINES = "wf/ex-1\nwf/ex_2\n"
+CSV = "workflow_id,execution_id\nwf,ex-1\nwf,ex_2\n"
+JSONL = '{"workflow_id": "wf", "execution_id": "ex-1"}\n["wf", "ex_2"]\n'
+
+READABLE = {
+    "lines": ("list.txt", LINES),
+    "lines without a suffix": ("list", LINES),
+    "lines with comments, blanks and CRLF": ("a.txt", "\ufeff# mine, all\r\n\r\n  wf/ex-1\t\r\n \r\nwf/ex_2"),
+    "lines with CR alone": ("list.txt", LINES.replace("\n", "\r")),
+    "csv": ("list.csv", CSV),
+    "csv in upper case": ("LIST.CSV", CSV),
+    "csv with a BOM, quotes and CRLF": (
+        "list.csv",
+        '\ufeff" workflow_id ", workflow_execution_id\r\n"wf","ex-1"\r\nwf , "ex_2"\r\n',
+    ),
+    "csv with other columns": (
+        "list.csv",
+        'note,execution_id,workflow_id\n"a ""b"",\nc",ex-1,wf\n,ex_2,wf,more,fields\n',
+    ),
+    "csv with both names of the id": (
+        "list.csv",
+        "workflow_id,execution_id,workflow_execution_id\nwf,ex-1,ex-1\nwf,ex_2,ex_2\n",
+    ),
+    "csv with empty records": ("list.csv", "\n" + CSV.replace("wf,ex_2", "\n,,\nwf,ex_2\n\n , ")),
+    "jsonl": ("list.jsonl", JSONL),
+    "ndjson with strings, blanks and CRLF": ("list.ndjson", '\ufeff"wf/ex-1"\r\n\r\n' + JSONL.split("\n")[1]),
+    "jsonl with other keys": (
+        "list.jsonl",
+        '{"workflow_id":"wf","workflow_execution_id":"ex-1","x":[NaN]}\n"wf/ex_2"',
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), READABLE.values(), ids=READABLE)
+def test_a_file_is_read_by_its_name(file, name, content):
+    assert list(read_executions_file(file(name, content))) == [A, B]
+
+
+def test_a_path_object_is_read(file, tmp_path):
+    file("list.csv", CSV)
+    assert list(read_executions_file(tmp_path / "list.csv")) == [A, B]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list.csv.gz", gzip.compress(CSV.encode())),
+        ("list.jsonl.bz2", bz2.compress(JSONL.encode())),
+        ("list.gz", gzip.compress(LINES.encode())),
+    ],
+)
+def test_compressed_files_are_read_by_the_name_within(file, name, content):
+    assert list(read_executions_file(file(name, content))) == [A, B]
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.csv.gz"])
+def test_a_url_is_read_whatever_its_query(name):
+    data = CSV.encode()
+    path = f"memory://{uuid.uuid4()}/{name}?signature=secret"
+    with fsspec.open(path, "wb") as target:
+        target.write(gzip.compress(data) if name.endswith(".gz") else data)
+    assert list(read_executions_file(path)) == [A, B]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list.txt", ""),
+        ("list.txt", "# nothing today\n\n"),
+        ("list.csv", ""),
+        ("list.csv", "workflow_id,execution_id\n"),
+        ("list.csv", "\ufeff"),
+        ("list.jsonl", "\n"),
+    ],
+)
+def test_a_file_without_executions_is_no_error(file, name, content):
+    assert list(read_executions_file(file(name, content))) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        LINES,
+        "\ufeff\r\n# a, b\r\nwf/ex-1\r\nwf/ex_2",
+        CSV,
+        '\n"workflow_id","execution_id"\n"wf","ex-1"\n"wf","ex_2"\n',
+        'in/out,"workflow_execution_id",workflow_id\n,ex-1,wf\n,ex_2,wf\n',
+        JSONL,
+        '["wf", "ex-1"]\n"wf/ex_2"',
+        '\n "wf/ex-1"\n"wf/ex_2"',
+    ],
+)
+def test_standard_input_is_read_by_its_first_line(standard_input, content):
+    standard_input(content)
+    assert list(read_executions_file("-")) == [A, B]
+    assert not sys.stdin.closed
+
+
+@pytest.mark.parametrize("content", ["", "\n \n", "workflow_id,execution_id\n"])
+def test_standard_input_without_executions_is_no_error(standard_input, content):
+    standard_input(content)
+    assert list(read_executions_file("-")) == []
+
+
+def test_standard_input_is_utf8_whatever_the_locale(standard_input):
+    standard_input("wf/ex-1\nwf/ö")
+    assert error_of(read_executions_file, "-") == f"standard input, line 2: execution_id 'ö' {RULE}"
+    standard_input("a,b\nwf,ex")
+    assert error_of(read_executions_file, "-") == (
+        "standard input, line 1: no column workflow_id and"
+        " no column execution_id or workflow_execution_id; the header is 'a,b'"
+    )
+    standard_input(b"wf/ex\xf6")
+    assert error_of(read_executions_file, "-") == "standard input, line 1: not text in UTF-8"
+
+
+def test_a_closed_standard_input_is_an_error(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert error_of(read_executions_file, "-") == "standard input: not open"
+
+
+UNREADABLE = {
+    "no slash": ("list.txt", "wf/ex\n\nwf,ex", "list.txt, line 3: 'wf,ex' is not WORKFLOW_ID/EXECUTION_ID"),
+    "two slashes": ("list.txt", "a/b/c", "list.txt, line 1: 'a/b/c' is not WORKFLOW_ID/EXECUTION_ID"),
+    "bad id in a line": ("list.txt", "wf/a b", f"list.txt, line 1: execution_id 'a b' {RULE}"),
+    "control characters": (
+        "list.txt",
+        "wf/\x1b]0;\x07",
+        rf"list.txt, line 1: execution_id '\x1b]0;\x07' {RULE}",
+    ),
+    "line separators that are none": (
+        "list.txt",
+        "wf/ex\u2028wf/ex",
+        r"list.txt, line 1: 'wf/ex\u2028wf/ex' is not WORKFLOW_ID/EXECUTION_ID",
+    ),
+    "Latin-1": ("list.txt", b"wf/ex\n# caf\xe9\n", "list.txt, line 2: not text in UTF-8"),
+    "Latin-1 in an ignored column": (
+        "list.csv",
+        b"workflow_id,execution_id,note\nwf,ex,a\nwf,ex,caf\xe9\n",
+        "list.csv, line 3: not text in UTF-8",
+    ),
+    "UTF-16": ("list.txt", LINES.encode("utf-16"), "list.txt, line 1: not text in UTF-8"),
+    "null byte": ("list.csv", CSV + "wf,\0\n", "list.csv, line 4: not text in UTF-8"),
+    "bad id in csv": (
+        "list.csv",
+        "workflow_id,execution_id\nwf,ex\nwf,a b\n",
+        f"list.csv, line 3: execution_id 'a b' {RULE}",
+    ),
+    "empty id in csv": (
+        "list.csv",
+        "workflow_id,workflow_execution_id\nwf,\n",
+        f"list.csv, line 2: workflow_execution_id '' {RULE}",
+    ),
+    "record over several lines": (
+        "list.csv",
+        'note,workflow_id,execution_id\n"a\nb",wf,ex\n"a\nb",wf,"e\nx"\n',
+        rf"list.csv, line 6: execution_id 'e\nx' {RULE}",
+    ),
+    "short record": (
+        "list.csv",
+        "workflow_id,note,execution_id\nwf,x\n",
+        "list.csv, line 2: the record ends before its execution_id",
+    ),
+    "no workflow column": (
+        "list.csv",
+        "Workflow_Id,execution_id\n",
+        "list.csv, line 1: no column workflow_id; the header is 'Workflow_Id,execution_id'",
+    ),
+    "other separator": (
+        "list.csv",
+        "workflow_id;execution_id\n",
+        "list.csv, line 1: no column workflow_id and no column execution_id or workflow_execution_id",
+    ),
+    "column twice": (
+        "list.csv",
+        "workflow_id,execution_id,workflow_id\n",
+        "list.csv, line 1: the column workflow_id comes twice",
+    ),
+    "one of both columns is empty": (
+        "list.csv",
+        "workflow_id,execution_id,workflow_execution_id\nwf,ex,ex\nwf,ex,\n",
+        f"list.csv, line 3: workflow_execution_id '' {RULE}",
+    ),
+    "unclosed quote": (
+        "list.csv",
+        'workflow_id,execution_id,note\nwf,ex,"open\nwf,ex_2,\nwf,ex_3,\n',
+        "list.csv, line 2: not CSV (unexpected end of data)",
+    ),
+    "bad JSON": (
+        "list.jsonl",
+        '"wf/ex"\n{"workflow_id": "wf"',
+        "list.jsonl, line 2: not JSON (Expecting ',' delimiter, column 21)",
+    ),
+    "deep JSON": (
+        "list.jsonl",
+        "[" * 100_000,
+        "list.jsonl, line 1: not JSON that can be read (nested too deeply, or a number too long)",
+    ),
+    "number as id": (
+        "list.jsonl",
+        '{"workflow_id": "wf", "execution_id": 17}',
+        "list.jsonl, line 1: execution_id is a number; ids are text, so put it in quotes",
+    ),
+    "lone surrogate": ("list.jsonl", r'"wf/\ud800"', rf"list.jsonl, line 1: execution_id '\ud800' {RULE}"),
+    "object without keys": (
+        "list.jsonl",
+        '{"workflow_id": "wf"}',
+        "list.jsonl, line 1: no key execution_id or",
+    ),
+    "JSON of no known shape": ("list.jsonl", "17", "list.jsonl, line 1: a number, not an execution (text "),
+    "not compressed": ("list.csv.gz", CSV, "list.csv.gz: cannot be read (BadGzipFile)"),
+    "not a zip": ("list.csv.zip", CSV, "list.csv.zip: cannot be read (BadZipFile)"),
+    "name with a line break": ("a\nb.txt", "x", r"'a\nb.txt', line 1: 'x' is not WORKFLOW_ID/EXECUTION_ID"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "message"), UNREADABLE.values(), ids=UNREADABLE)
+def test_what_cannot_be_read_is_named_by_file_and_line(file, name, content, message):
+    assert error_of(read_executions_file, file(name, content)).startswith(message)
+
+
+def test_columns_that_differ_are_an_error(file):
+    name = file("list.csv", "workflow_id,execution_id,workflow_execution_id\nwf,ex,ex\nwf,ex,ex_2\n")
+    assert error_of(read_executions_file, name) == (
+        "list.csv, line 3: execution_id and workflow_execution_id are both there and differ"
+    )
+
+
+def test_what_stands_before_a_bad_line_is_still_yielded(file):
+    executions = read_executions_file(file("list.txt", "wf/ex-1\nwf/ex_2\nwf\n"))
+    assert [next(executions), next(executions)] == [A, B]
+    with pytest.raises(ManifestError):
+        next(executions)
+
+
+def test_a_file_that_ends_early_tells_how_far_it_was_read(file):
+    content = gzip.compress("".join(f"wf/{uuid.uuid4()}\n" for _ in range(10_000)).encode())
+    message = error_of(read_executions_file, file("list.gz", content[:-100]))
+    assert re.fullmatch(r"list\.gz: cannot be read \(EOFError\), after line \d+", message)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("missing.csv", "missing.csv: no such file"),
+        ("a/missing.csv", "a/missing.csv: no such file"),
+        (".", ".: a directory, not a file"),
+        ("", "'': a directory, not a file"),
+        ("memory://nowhere/list.csv", "memory://nowhere/list.csv: no such file"),
+        ("nope://bucket/list.csv", "nope://bucket/list.csv: not a path or a kind of URL that fsspec knows"),
+        ("a\nb\x1b.csv", r"'a\nb\x1b.csv': no such file"),
+        ("a\0b", r"'a\x00b': cannot be read (ValueError)"),
+        ("x" * 5000, f"'{'x' * 77}...': cannot be read ({os.strerror(errno.ENAMETOOLONG)})"),
+    ],
+)
+def test_a_file_that_cannot_be_opened_is_named(tmp_path, monkeypatch, path, message):
+    monkeypatch.chdir(tmp_path)
+    assert error_of(read_executions_file, path) == message
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_named(file, tmp_path):
+    name = file("list.csv", CSV)
+    (tmp_path / name).chmod(0)
+    assert error_of(read_executions_file, name) == "list.csv: permission denied"
+
+
+class Failing(fsspec.AbstractFileSystem):
+    """A filesystem as its users meet it: every error is told with the signed URL."""
+
+    protocol = "failing"
+    error: Exception
+
+    def _open(self, path, **kwargs):
+        raise self.error
+
+
+class HttpError(Exception):
+    status = 403
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (PermissionError("secret"), "permission denied"),
+        (HttpError("403, url='https://host/?secret'"), "cannot be read (HttpError, HTTP 403)"),
+        (RuntimeError("secret\nmore"), "cannot be read (RuntimeError)"),
+        (OSError("secret"), "cannot be read (OSError)"),
+        (ImportError("Install s3fs\nto access S3"), "a package is missing (Install s3fs to access S3)"),
+    ],
+)
+def test_errors_of_a_filesystem_are_told_without_secrets(monkeypatch, error, reason):
+    fsspec.register_implementation("failing", Failing, clobber=True)
+    monkeypatch.setattr(Failing, "error", error, raising=False)
+    message = error_of(read_executions_file, "failing://user:secret@host/list.csv?token=secret")
+    assert message == f"failing://***@host/list.csv?***: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("nope://user@host/a.csv", "nope://***@host/a.csv"),
+        ("nope://key:se/cret@bucket/a.csv", "nope://***@bucket/a.csv"),
+        ("nope://key:se?cr@et@bucket/a.csv?x=1&y=2", "nope://***@bucket/a.csv?***"),
+        ("simplecache::nope://key:secret@bucket/a.csv?x=a::b", "simplecache::nope://***@bucket/a.csv?***"),
+        ("nope://host:8080/by@mail/a.csv", "nope://host:8080/by@mail/a.csv"),
+        ("nope://bucket/by@mail/a.csv", "nope://bucket/by@mail/a.csv"),
+    ],
+)
+def test_credentials_and_queries_of_urls_are_not_shown(url, shown):
+    assert error_of(read_executions_file, url).startswith(f"{shown}: ")
+
+
+def test_an_error_does_not_bring_the_filesystem_error_along():
+    with pytest.raises(ManifestError) as caught:
+        list(read_executions_file("nope://user:secret@host/list.csv"))
+    assert caught.value.__suppress_context__
+
+
+def test_lists_add_up_and_duplicates_count_once_where_they_first_came():
+    first = read_executions(["wf/2", "wf/1", "wf/2"])
+    second = read_executions(["other/1", "wf/1", "wf/3"])
+    assert merge_executions(first, second) == [
+        ExecutionId("wf", "2"),
+        ExecutionId("wf", "1"),
+        ExecutionId("other", "1"),
+        ExecutionId("wf", "3"),
+    ]
+    assert merge_executions() == []
+
+
+def test_executions_of_one_workflow_share_its_id(file):
+    content = "".join(json.dumps({"workflow_id": "wf-1", "execution_id": str(n)}) + "\n" for n in range(100))
+    executions = list(read_executions_file(file("list.jsonl", content)))
+    assert len({id(execution.workflow_id) for execution in executions}) == 1
+
+
+PIECES = [
+    "wf",
+    "/",
+    "ex",
+    "\n",
+    "\r\n",
+    "#",
+    ",",
+    '"',
+    " ",
+    "workflow_id,execution_id\n",
+    '{"workflow_id":',
+    "[",
+    "]",
+]
+
+
+@pytest.mark.parametrize("suffix", ["txt", "csv", "jsonl", "gz"])
+@given(
+    content=st.text().map(str.encode) | st.binary() | st.lists(st.sampled_from(PIECES)).map("".join).map(str.encode),
+)
+@example(content=b"wf/ex")
+@example(content=b"workflow_id,execution_id\nwf,ex\n")
+def test_whatever_a_file_holds_it_is_ids_or_a_one_line_error(suffix, content):
+    path = f"memory://hypothesis/list.{suffix}"
+    with fsspec.open(path, "wb") as target:
+        target.write(content)
+    try:
+        executions = list(read_executions_file(path))
+    except ManifestError as error:
+        assert str(error).isprintable()
+    else:
+        assert all(re.fullmatch(ID_PATTERN, part) for execution in executions for part in execution)
