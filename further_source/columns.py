@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from anyascii import anyascii
 from dlt.common.normalizers.naming import NamingConvention
+from dlt.common.schema.detections import is_iso_timestamp
 
 from further_source import jsontext
 from further_source.normalize import ROW_FIELD, Answer, Step, confidence_of
@@ -22,6 +23,8 @@ __all__ = ["ROWS_PREFIX", "AnswerColumns", "RowTables"]
 ROWS_PREFIX = "rows_"
 _CONFIDENCE = "__confidence"
 _MAX_DEPTH = 32
+_MAX_PLANS = 1_000
+_EXACT_IN_DOUBLE = 2**53
 _KEY_COLUMNS = {
     "workflow_id": pa.field("workflow_id", pa.string(), nullable=False),
     "workflow_execution_id": pa.field("workflow_execution_id", pa.string(), nullable=False),
@@ -30,7 +33,7 @@ _KEY_COLUMNS = {
     "_dlt_load_id": pa.field("_dlt_load_id", pa.string(), nullable=False),
     "_deleted": pa.field("_deleted", pa.bool_()),
 }
-_RESERVED = {*_KEY_COLUMNS, "_dlt_id"}
+_OF_DLT = "_dlt_"
 _ARROW_TYPES = {"text": pa.string(), "double": pa.float64(), "bool": pa.bool_()}
 
 Warn = Callable[[str], None]
@@ -59,6 +62,13 @@ class _Target(NamedTuple):
     confidence_column: str
 
 
+class _Owner(NamedTuple):
+    """What a column is for: the value or the confidence of a field, or its values of another type."""
+
+    field_column: str
+    role: str
+
+
 class _RowTable:
     """What is known of one `rows_…` table: the columns' types, and where each field goes."""
 
@@ -68,13 +78,33 @@ class _RowTable:
         self._naming = naming
         self._warn = warn
         self._warned: set[str] = set()
-        self._fields = {name for name in types if name + _CONFIDENCE in types}
+        self._owners = self._stored_owners()
+        self._fields = {owner.field_column for owner in self._owners.values()}
         self._plans: dict[tuple[str, ...], list[_Target]] = {}
+
+    def _stored_owners(self) -> dict[str, _Owner]:
+        owners: dict[str, _Owner] = {}
+        for column in sorted(self.types, key=len):
+            confidence_column = self._confidence_column(column)
+            if column not in owners and confidence_column in self.types:
+                owners[column] = _Owner(column, "value")
+                owners[confidence_column] = _Owner(column, "confidence")
+        for column in list(owners):
+            for kind in _ARROW_TYPES:
+                variant = self._variant(column, kind)
+                if variant in self.types:
+                    owners.setdefault(variant, _Owner(column, kind))
+        for column in self.types:
+            if column.endswith(_CONFIDENCE):  # of a field that has been null so far
+                owners.setdefault(column, _Owner(column.removesuffix(_CONFIDENCE), "confidence"))
+        return owners
 
     def plan(self, fields: tuple[str, ...]) -> list[_Target]:
         """Where the fields of a row go; those missing here stay in `cells` alone."""
         plan = self._plans.get(fields)
         if plan is None:
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans.clear()
             plan = self._plans[fields] = list(self._plan(fields))
         return plan
 
@@ -82,24 +112,42 @@ class _RowTable:
         used: set[str] = set()
         for position, field in enumerate(fields):
             column = column_name(field, self._naming)
-            if column in _RESERVED:
+            if column in _KEY_COLUMNS or (column or "").startswith(_OF_DLT):
                 column = self._naming.normalize_path(f"field__{column}")
             if column is None:
                 self.leave_out(field, "its name normalizes to nothing")
                 continue
-            confidence_column = self._naming.normalize_path(column + _CONFIDENCE)
-            if column in used or confidence_column in used:
+            if column in used:
                 self.leave_out(field, f"another field of its row is column {column} already")
                 continue
             if column not in self._fields and len(self._fields) >= MAX_FIELDS_PER_TABLE:
                 self.leave_out(field, f"the table has {MAX_FIELDS_PER_TABLE} fields already")
                 continue
+            confidence_column = self._confidence_column(column)
+            claims = {column: _Owner(column, "value"), confidence_column: _Owner(column, "confidence")}
+            taken = [name for name, owner in claims.items() if self._owners.get(name, owner) != owner]
+            if taken:
+                self.leave_out(field, f"column {taken[0]} is another field's")
+                continue
+            self._owners.update(claims)
             self._fields.add(column)
-            used |= {column, confidence_column}
+            used.add(column)
             yield _Target(position, column, confidence_column)
 
-    def variant(self, column: str, kind: str) -> str:
+    def _confidence_column(self, column: str) -> str:
+        return self._naming.normalize_path(column + _CONFIDENCE)
+
+    def _variant(self, column: str, kind: str) -> str:
         return self._naming.normalize_path(f"{column}__v_{kind}")
+
+    def column_for(self, column: str, kind: str) -> str | None:
+        """Where values of `kind` go of the field that has `column`; None where another field is in the way."""
+        if self.types.setdefault(column, kind) == kind:
+            return column
+        variant, owner = self._variant(column, kind), _Owner(column, kind)
+        if self._owners.setdefault(variant, owner) != owner or self.types.setdefault(variant, kind) != kind:
+            return None
+        return variant
 
     def leave_out(self, field: str, reason: str) -> None:
         if field not in self._warned:
@@ -163,7 +211,7 @@ class _Builder:
     def __init__(self, table: _RowTable) -> None:
         self._table = table
         self._columns: dict[str, list[Any]] = {name: [] for name in _KEY_COLUMNS if name != "_dlt_load_id"}
-        self._types: Types = {}
+        self._types: dict[str, str | None] = {}
         self._count = 0
 
     def add_step(self, answer: Answer, step: Step) -> None:
@@ -204,6 +252,7 @@ class _Builder:
             ]
         if set(map(type, scores)) - {float, type(None)}:
             scores = [confidence_of(score) for score in scores]
+        self._types.setdefault(target.column, None)  # a field stands before its confidence, values or not
         self._table.types.setdefault(target.confidence_column, "double")
         self._extend(target.confidence_column, "double", scores)
         kinds = set(map(type, values)) - {type(None)}
@@ -215,13 +264,12 @@ class _Builder:
             self._append_values(fields, target, kind, [value if kind == own else None for own, value in routed])
 
     def _append_values(self, fields: tuple[str, ...], target: _Target, kind: str, values: list[Any]) -> None:
-        column = target.column
-        if self._table.types.setdefault(column, kind) != kind:
-            column = self._table.variant(column, kind)
-            taken = {name for other in self._table.plan(fields) for name in (other.column, other.confidence_column)}
-            if column in taken or self._table.types.setdefault(column, kind) != kind:
-                self._table.leave_out(fields[target.position], f"column {column} is another field's")
-                return
+        column = self._table.column_for(target.column, kind)
+        if column is None:
+            self._table.leave_out(
+                fields[target.position], f"it is of type {kind} here, and the column for that is another field's"
+            )
+            return
         self._extend(column, kind, values)
 
     def _extend(self, column: str, kind: str, values: list[Any]) -> None:
@@ -237,6 +285,8 @@ class _Builder:
         fields = list(_KEY_COLUMNS.values())
         arrays = [pa.array(self._columns[field.name], field.type) for field in fields]
         for column, kind in self._types.items():
+            if kind is None:
+                continue
             values = self._columns[column]
             values += [None] * (self._count - len(values))
             fields.append(pa.field(column, _ARROW_TYPES[kind]))
@@ -275,7 +325,7 @@ class AnswerColumns:
     """JSON text of the keys that have no column of their own: names that collide, or one key too many."""
 
     def __init__(self, own: Iterable[str], naming: NamingConvention, types: Types) -> None:
-        self._own = {*own, "_dlt_id", "_dlt_load_id", self.OTHER}
+        self._own = {*own, self.OTHER}
         self._naming = naming
         self._types = dict(types)
 
@@ -299,33 +349,46 @@ class AnswerColumns:
             for key, inner in value.items():
                 self._add(row, other, (*path, key), inner)
             return
-        kind, value = _typed(value)
+        kind, routed = _typed(value)
         if kind is None:
             return
         column = self._column(path)
-        if column is not None and self._is_misfit(kind, self._types.get(column, kind)):
-            column = self._naming.normalize_path(f"{column}__v_{kind}")
+        if column is not None:
+            column, kind, routed = self._fitted(column, kind, routed)
         is_new = column not in self._types
-        if column is None or column in row or (is_new and len(self._types) >= MAX_FIELDS_PER_TABLE):
+        is_misfit = not is_new and {kind, self._types[column]} <= _TYPES and kind != self._types[column]
+        if column is None or column in row or is_misfit or (is_new and len(self._types) >= MAX_FIELDS_PER_TABLE):
             other[".".join(path)] = value
             return
         if is_new:
             self._types[column] = kind
-        row[column] = value
+        row[column] = routed
+
+    def _fitted(self, column: str, kind: str, value: Any) -> tuple[str, str, Any]:
+        """Column, type and value where dlt, left alone, would make another value of it to fit the column."""
+        of_column = self._types.get(column, kind)
+        if kind == of_column or of_column not in _TYPES:
+            return column, kind, value
+        if of_column == "text":
+            return column, "text", value if isinstance(value, str) else jsontext.dumps(value)
+        if of_column == "double" and kind == "bigint":
+            return column, "double", float(value)
+        if of_column == "bigint" and kind == "double" and value.is_integer() and abs(value) < _EXACT_IN_DOUBLE:
+            return column, "bigint", int(value)
+        variant = self._naming.normalize_path(f"{column}__v_{kind}")
+        return variant, kind, value
 
     def _column(self, path: tuple[str, ...]) -> str | None:
         parts = [column_name(key, self._naming) for key in path]
         if None in parts:
             return None
         column = self._naming.normalize_path("__".join(part for part in parts if part))
-        if column in self._own:
+        if column in self._own or column.startswith(_OF_DLT):
             column = self._naming.normalize_path(f"answer__{column}")
         return None if column in self._own else column
 
-    @staticmethod
-    def _is_misfit(kind: str, of_column: str) -> bool:
-        """Whether dlt would turn a value of `kind` into another one to fit the column, or into a bool."""
-        return kind != of_column and of_column != "text" and (kind == "text" or "bool" in (kind, of_column))
+
+_TYPES = {"text", "bigint", "double", "bool", "timestamp"}
 
 
 def _typed(value: Any) -> tuple[str | None, Any]:
@@ -334,4 +397,6 @@ def _typed(value: Any) -> tuple[str | None, Any]:
         return "bigint", value
     if isinstance(value, Decimal):
         return "text", jsontext.dumps(value)  # more digits than a bigint has
+    if isinstance(value, str) and is_iso_timestamp(str, value):
+        return "timestamp", value  # dlt makes it one
     return kind, routed

@@ -1,6 +1,6 @@
 """What the destination already holds. It is the ledger: what ended there is not asked again."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ __all__ = ["Ledger", "read_ledger"]
 
 _MAX_IDS_IN_QUERY = 1_000
 _FETCH_SIZE = 50_000
+_COLUMNS = ("workflow_id", "workflow_execution_id", "poll_outcome", "_dlt_load_id")
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,22 @@ class Ledger:
     partial: set[ExecutionId] = field(default_factory=set)
 
 
-def read_ledger(pipeline: dlt.Pipeline, listed: Collection[ExecutionId]) -> Ledger:
+def read_ledger(pipeline: dlt.Pipeline, listed: Collection[ExecutionId], table_format: str | None = None) -> Ledger:
     """What the pipeline's destination holds of the list.
 
-    A short list is asked for by id; for a long one all ended executions are streamed past it.
+    A short list is asked for by id; for a long one, and from the tables of a data lake, all ended executions are
+    streamed past it.
     """
     ledger = Ledger()
     wanted = set(listed)
     with pipeline.sql_client() as client:
         try:
             finished_loads = {load_id for (load_id,) in _rows(client, _loads_query(client))}
-            for workflow_id, execution_id, poll_outcome, load_id in _rows(client, _executions_query(client, listed)):
+            if table_format in ("delta", "iceberg"):
+                rows = _open_table_rows(pipeline, table_format)
+            else:
+                rows = _rows(client, _executions_query(client, listed))
+            for workflow_id, execution_id, poll_outcome, load_id in rows:
                 execution = ExecutionId(workflow_id, execution_id)
                 if execution in wanted:
                     if load_id in finished_loads:
@@ -51,14 +57,35 @@ def read_ledger(pipeline: dlt.Pipeline, listed: Collection[ExecutionId]) -> Ledg
     return ledger
 
 
+def _open_table_rows(pipeline: dlt.Pipeline, table_format: str) -> Iterator[tuple[str, ...]]:
+    """Ended executions of a Delta or Iceberg table, read without DuckDB's extensions, which it would download."""
+    if "executions" not in pipeline.default_schema.tables:
+        return
+    table: Any
+    batches: Iterable[Any]
+    if table_format == "delta":
+        from dlt.common.libs.deltalake import get_delta_tables
+
+        table = get_delta_tables(pipeline, "executions")["executions"]
+        batches = table.to_pyarrow_dataset().to_batches(columns=list(_COLUMNS))
+    else:
+        from dlt.common.libs.pyiceberg import get_iceberg_tables
+
+        table = get_iceberg_tables(pipeline, "executions")["executions"]
+        batches = table.scan(selected_fields=_COLUMNS).to_arrow_batch_reader()
+    for batch in batches:
+        for row in zip(*(batch.column(name).to_pylist() for name in _COLUMNS), strict=True):
+            if row[2] in FINAL_OUTCOMES:
+                yield row
+
+
 def _loads_query(client: SqlClientBase[Any]) -> str:
     load_id, status = (client.escape_column_name(name) for name in ("load_id", "status"))
     return f"SELECT {load_id} FROM {client.make_qualified_table_name('_dlt_loads')} WHERE {status} = 0"  # noqa: S608
 
 
 def _executions_query(client: SqlClientBase[Any], listed: Collection[ExecutionId]) -> str:
-    names = ("workflow_id", "workflow_execution_id", "poll_outcome", "_dlt_load_id")
-    columns = [client.escape_column_name(name) for name in names]
+    columns = [client.escape_column_name(name) for name in _COLUMNS]
     outcomes = ", ".join(f"'{outcome}'" for outcome in sorted(FINAL_OUTCOMES))
     query = (
         f"SELECT {', '.join(columns)} FROM {client.make_qualified_table_name('executions')} "  # noqa: S608

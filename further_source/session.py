@@ -94,7 +94,7 @@ class Session:
         self._threads: Threads | None = None
         self._poller: Poller | None = None
         self._ledger = Ledger()
-        self._always_replaces = False
+        self._can_replace = self._always_replaces = False
 
     @property
     def begun(self) -> bool:
@@ -109,15 +109,17 @@ class Session:
         """What ended polling before its time, if anything did."""
         return self._poller.error if self._poller else None
 
-    def begin(self, ledger: Ledger | None, stop: Callable[[], bool] = lambda: False) -> None:
+    def begin(self, ledger: Ledger | None, *, can_replace: bool, stop: Callable[[], bool] = lambda: False) -> None:
         """Starts to ask.
 
         Args:
+            can_replace: Whether the destination can take away rows of an execution that is loaded again.
             stop: Looked at before each request, and several times a second: whether to ask nothing more. What
                 has arrived can still be taken.
             ledger: What the destination holds of the list; None where that is not known, so that everything is
                 asked and takes the place of whatever may be there.
         """
+        self._can_replace = can_replace
         self._always_replaces = ledger is None
         self._ledger = ledger or Ledger()
         self.report = Report(listed=len(self.listed))
@@ -200,7 +202,7 @@ class Session:
         if not answer.is_final:
             return answer
         replaces = self._always_replaces or held is not None or ended.execution in self._ledger.partial
-        return Answer(ended, normalize_steps(ended.payload), replaces)
+        return Answer(ended, normalize_steps(ended.payload), replaces and self._can_replace)
 
 
 def _warn_of_status(execution: ExecutionId, status: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import dlt
 from dlt.extract import DltSource
@@ -53,6 +54,7 @@ def run_in_slices(
     *,
     stop: Callable[[], bool] = _never,
     on_progress: Callable[[Report], None] = _ignore,
+    table_format: Any = None,
 ) -> Report:
     """Runs a `further_source` to its end, loading what has arrived every `commit_interval` seconds.
 
@@ -64,6 +66,7 @@ def run_in_slices(
         source: Made by `further_source()`; may be narrowed by `with_resources`.
         stop: Looked at before each request and several times a second. Once true, nothing more is asked, what has
             arrived is loaded, and the run ends without a record for what had not ended.
+        table_format: As of `pipeline.run`, for data lakes.
         on_progress: Called about once a second while polling, and after each load.
 
     Returns:
@@ -80,7 +83,7 @@ def run_in_slices(
     try:
         while run.session is None or not run.session.exhausted:
             with _as_current(run):
-                pipeline.run(source)
+                pipeline.run(source, table_format=table_format)
             pipeline.refresh = None  # a second time it would drop what the first slice loaded
             if run.session is None:
                 return Report()  # no resource of the source is selected

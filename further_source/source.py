@@ -15,21 +15,15 @@ from dlt.extract import DltResource
 from further_source import configuration, manifest
 from further_source.client import Client, check_base_url
 from further_source.columns import AnswerColumns, RowTables, Types
+from further_source.destinations import Loading, loading_of
+from further_source.exceptions import ConfigurationError
 from further_source.ledger import Ledger, read_ledger
 from further_source.normalize import Answer, cells_table, poll_columns, step_rows
 from further_source.outcomes import ExecutionId
 from further_source.session import Report, Session
 from further_source.settings import PRODUCTION_URL, SOURCE_NAME
 from further_source.slices import Slice, current_slice
-from further_source.tables import (
-    CELLS_COLUMNS,
-    EXECUTIONS_COLUMNS,
-    MERGE,
-    MERGE_KEY,
-    OWN_COLUMNS,
-    ROWS_COLUMNS,
-    STEPS_COLUMNS,
-)
+from further_source.tables import EXECUTIONS_COLUMNS, OWN_COLUMNS
 
 __all__ = ["Page", "further_source"]
 
@@ -120,71 +114,86 @@ def further_source(
     return _resources(session, row_tables=row_tables)
 
 
+@dataclass(frozen=True)
+class _Destination:
+    """What is known of the destination for the length of a polling."""
+
+    loading: Loading
+    row_tables: RowTables
+    answer_columns: AnswerColumns
+
+
 def _resources(session: Session, *, row_tables: bool) -> list[DltResource]:
-    wide_tables: list[RowTables] = []
-    answer_columns: list[AnswerColumns] = []
+    known: list[_Destination] = []  # set by `polled`, before it yields
 
     @dlt.resource(name="polled", selected=False)
     def polled() -> Iterator[Page]:
         run = current_slice()
         if not session.begun:
-            session.begin(_ledger(session.listed), run.stop if run else lambda: False)
-            schema = dlt.current.source_schema()
-            types = {name: _types(schema.tables[name]["columns"]) for name in schema.data_table_names()}
-            wide_tables[:] = [RowTables(schema.naming, types, logger.warning)]
-            own = types.get("executions") or _types(EXECUTIONS_COLUMNS)
-            answer_columns[:] = [AnswerColumns(OWN_COLUMNS, schema.naming, own)]
+            destination = _destination()
+            _begin(session, destination.loading, run)
+            known[:] = [destination]
             yield Page([], session.report)
         if run is not None:
             yield from _slice(session, run)
         else:
             yield from _whole(session)
 
-    @dlt.transformer(
-        data_from=polled,
-        name="executions",
-        write_disposition=MERGE,
-        merge_key=MERGE_KEY,
-        columns=EXECUTIONS_COLUMNS,
-        file_format="parquet",
-    )
+    @dlt.transformer(data_from=polled, name="executions")
     def executions(page: Page) -> Iterator[Any]:
-        rows = [_execution_row(answer, answer_columns[0]) for answer in page.answers]
+        rows = [_execution_row(answer, known[0].answer_columns) for answer in page.answers]
         page.report.rows["executions"] += len(rows)
         yield rows or dlt.mark.materialize_table_schema()
 
-    @dlt.transformer(
-        data_from=polled,
-        name="steps",
-        write_disposition=MERGE,
-        merge_key=MERGE_KEY,
-        columns=STEPS_COLUMNS,
-        file_format="parquet",
-    )
+    @dlt.transformer(data_from=polled, name="steps")
     def steps(page: Page) -> Iterator[Any]:
         rows = [row for answer in page.answers for row in step_rows(answer)]
         page.report.rows["steps"] += len(rows)
         rows += [_tombstone(answer.execution) for answer in page.answers if answer.replaces and not answer.steps]
         yield rows or dlt.mark.materialize_table_schema()
 
-    @dlt.transformer(
-        data_from=polled, name="cells", write_disposition=MERGE, merge_key=MERGE_KEY, columns=CELLS_COLUMNS
-    )
+    @dlt.transformer(data_from=polled, name="cells")
     def cells(page: Page) -> Iterator[Any]:
         table = cells_table(page.answers, _load_id())
         page.report.rows["cells"] += table.num_rows - _deleted(table)
-        yield table
+        yield known[0].loading.keyed("cells", table)
 
     @dlt.transformer(data_from=polled, name="rows")
     def rows(page: Page) -> Iterator[Any]:
-        for name, table in wide_tables[0].arrow_tables(page.answers, _load_id()):
+        loading = known[0].loading
+        for name, table in known[0].row_tables.arrow_tables(page.answers, _load_id()):
             page.report.rows[name] += table.num_rows - _deleted(table)
-            hints = dlt.mark.make_hints(
-                table_name=name, write_disposition=MERGE, merge_key=MERGE_KEY, columns=ROWS_COLUMNS
-            )
-            yield dlt.mark.with_hints(table, hints, create_table_variant=True)
+            hints = dlt.mark.make_hints(table_name=name, **loading.hints("rows"))
+            yield dlt.mark.with_hints(loading.keyed("rows", table), hints, create_table_variant=True)
 
     return [polled, executions, steps, cells, rows] if row_tables else [polled, executions, steps, cells]
+
+
+def _destination() -> _Destination:
+    source = dlt.current.source()
+    schema = source.schema
+    table_format: Any = source.resources["executions"].table_format
+    loading = loading_of(dlt.current.pipeline(), table_format)
+    for name in ("executions", "steps", "cells"):
+        source.resources[name].apply_hints(**loading.hints(name))
+    types = {name: _types(schema.tables[name]["columns"]) for name in schema.data_table_names()}
+    return _Destination(
+        loading=loading,
+        row_tables=RowTables(schema.naming, types, logger.warning),
+        answer_columns=AnswerColumns(OWN_COLUMNS, schema.naming, types.get("executions") or _types(EXECUTIONS_COLUMNS)),
+    )
+
+
+def _begin(session: Session, loading: Loading, run: Slice | None) -> None:
+    ledger = _ledger(session.listed, loading.table_format)
+    if session.reload and not loading.can_replace:
+        raise ConfigurationError(f"reload: {loading} cannot take away what was loaded before; load into a new dataset")
+    if ledger is None and loading.strategy == "upsert" and dlt.current.source_schema().data_table_names():
+        raise ConfigurationError(
+            f"executions is not selected, so all is asked again, and {loading} cannot take away what an execution no "
+            "longer has; select it, or load into a new dataset"
+        )
+    session.begin(ledger, can_replace=loading.can_replace, stop=run.stop if run else lambda: False)
 
 
 def _slice(session: Session, run: Slice) -> Iterator[Page]:
@@ -206,14 +215,14 @@ def _whole(session: Session) -> Iterator[Page]:
         session.close()
 
 
-def _ledger(listed: Sequence[ExecutionId]) -> Ledger | None:
+def _ledger(listed: Sequence[ExecutionId], table_format: str | None) -> Ledger | None:
     """What the destination holds of the list; None where this load does not keep the ledger, so that all is asked."""
     if "executions" not in dlt.current.source().resources.selected:
         return None
     state = dlt.current.load_package_state()["state"]
     if not listed or state.get("dropped_tables") or state.get("truncated_tables"):
         return Ledger()  # with refresh, what is there now is dropped by this very load
-    return read_ledger(dlt.current.pipeline(), listed)
+    return read_ledger(dlt.current.pipeline(), listed, table_format)
 
 
 def _types(columns: Any) -> Types:

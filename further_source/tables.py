@@ -1,4 +1,4 @@
-"""What the tables look like to dlt: columns, keys, and how a load meets what is there."""
+"""The columns of the tables, and the key by which they are merged."""
 
 from typing import Any, cast
 
@@ -7,7 +7,6 @@ from dlt.common.schema.typing import TColumnSchema, TTableSchemaColumns
 __all__ = [
     "CELLS_COLUMNS",
     "EXECUTIONS_COLUMNS",
-    "MERGE",
     "MERGE_KEY",
     "OWN_COLUMNS",
     "ROWS_COLUMNS",
@@ -15,10 +14,6 @@ __all__ = [
 ]
 
 MERGE_KEY = ["workflow_id", "workflow_execution_id"]
-
-# With a primary key besides, dlt would emit DELETE … WHERE pk OR mk, which takes minutes and gigabytes.
-# What is listed twice is asked once, so there is nothing to deduplicate.
-MERGE: Any = {"disposition": "merge", "strategy": "delete-insert", "deduplicated": True}
 
 
 def _columns(**data_types: str) -> TTableSchemaColumns:
