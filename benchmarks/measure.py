@@ -1,0 +1,52 @@
+"""Runs one case in a fresh process, so that its time and its peak memory are its own.
+
+`python -m benchmarks.measure MODULE:FUNCTION JSON_ARGUMENTS` runs it, and prints what it returned as JSON.
+"""
+
+import importlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def measure(case: str, **arguments: Any) -> dict[str, Any]:
+    """What `MODULE:FUNCTION` in this package returned, and `peak_mb`, the most memory its process held."""
+    with tempfile.TemporaryDirectory() as directory:
+        environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("SOURCES__", "DESTINATION__"))},
+            "PYTHONPATH": str(_ROOT),
+            "HOME": directory,
+            "DLT_DATA_DIR": directory,
+            "RUNTIME__DLTHUB_TELEMETRY": "false",
+        }
+        command = [sys.executable, "-m", "benchmarks.measure", case, json.dumps(arguments)]
+        run = subprocess.run(command, cwd=directory, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        return dict(json.loads(run.stdout.splitlines()[-1]))
+
+
+@contextmanager
+def timed(into: dict[str, Any], name: str = "seconds") -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    into[name] = time.perf_counter() - start
+
+
+def main() -> None:
+    module, _, function = sys.argv[1].partition(":")
+    result = getattr(importlib.import_module(f"benchmarks.{module}"), function)(**json.loads(sys.argv[2]))
+    result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
