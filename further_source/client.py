@@ -519,6 +519,7 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((requests.exceptions.InvalidProxyURL, requests.exceptions.InvalidSchema), "the proxy cannot be used"),
     ((requests.exceptions.ProxyError,), "refused"),
     ((http.client.HTTPException,), "the answer is not HTTP"),
+    ((urllib3.exceptions.ProtocolError,), "the body ended early"),  # chunks without the last one
 )
 
 

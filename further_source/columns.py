@@ -23,6 +23,7 @@ __all__ = ["ROWS_PREFIX", "AnswerColumns", "RowTables"]
 ROWS_PREFIX = "rows_"
 _CONFIDENCE = "__confidence"
 _MAX_DEPTH = 32
+_MAX_TABLE_NAME = 150
 _MAX_PLANS = 1_000
 _EXACT_IN_DOUBLE = 2**53
 _KEY_COLUMNS = {
@@ -34,6 +35,7 @@ _KEY_COLUMNS = {
     "_deleted": pa.field("_deleted", pa.bool_()),
 }
 _OF_DLT = "_dlt_"
+_TYPES = {"text", "bigint", "double", "bool", "timestamp"}
 _ARROW_TYPES = {"text": pa.string(), "double": pa.float64(), "bool": pa.bool_()}
 
 Warn = Callable[[str], None]
@@ -72,8 +74,9 @@ class _Owner(NamedTuple):
 class _RowTable:
     """What is known of one `rows_…` table: the columns' types, and where each field goes."""
 
-    def __init__(self, name: str, types: Types, naming: NamingConvention, warn: Warn) -> None:
+    def __init__(self, name: str, types: Types, naming: NamingConvention, warn: Warn, max_fields: int) -> None:
         self.name = name
+        self._max_fields = max_fields
         self.types = types
         self._naming = naming
         self._warn = warn
@@ -120,8 +123,8 @@ class _RowTable:
             if column in used:
                 self.leave_out(field, f"another field of its row is column {column} already")
                 continue
-            if column not in self._fields and len(self._fields) >= MAX_FIELDS_PER_TABLE:
-                self.leave_out(field, f"the table has {MAX_FIELDS_PER_TABLE} fields already")
+            if column not in self._fields and len(self._fields) >= self._max_fields:
+                self.leave_out(field, f"the table has {self._max_fields} fields already")
                 continue
             confidence_column = self._confidence_column(column)
             claims = {column: _Owner(column, "value"), confidence_column: _Owner(column, "confidence")}
@@ -162,13 +165,21 @@ class RowTables:
         naming: dlt's naming convention for the destination.
         tables: Column types by table, of the `rows_…` tables that exist.
         warn: Told once per table and field of what cannot have a column.
+        max_fields: How many fields of a table have columns.
     """
 
-    def __init__(self, naming: NamingConvention, tables: Mapping[str, Types], warn: Warn) -> None:
+    def __init__(
+        self,
+        naming: NamingConvention,
+        tables: Mapping[str, Mapping[str, str]],
+        warn: Warn,
+        max_fields: int = MAX_FIELDS_PER_TABLE,
+    ) -> None:
         self._naming = naming
         self._warn = warn
+        self._max_fields = max_fields
         self._tables = {
-            name: _RowTable(name, dict(types), naming, warn)
+            name: _RowTable(name, dict(types), naming, warn, max_fields)
             for name, types in tables.items()
             if name.startswith(ROWS_PREFIX)
         }
@@ -194,15 +205,23 @@ class RowTables:
         for name, builder in builders.items():
             yield name, builder.finish(load_id)
 
+    @staticmethod
+    def types_of(table: pa.Table) -> Types:
+        """The dlt data types of a wide table's columns that come from fields."""
+        kinds = {arrow_type: kind for kind, arrow_type in _ARROW_TYPES.items()}
+        return {field.name: kinds[field.type] for field in table.schema if field.name not in _KEY_COLUMNS}
+
     def _builder(self, name: str) -> "_Builder":
         table = self._tables.get(name)
         if table is None:
-            table = self._tables[name] = _RowTable(name, {}, self._naming, self._warn)
+            table = self._tables[name] = _RowTable(name, {}, self._naming, self._warn, self._max_fields)
         return _Builder(table)
 
     def _table_name(self, step: Step) -> str:
         suffix = column_name(step.name, self._naming) if step.name else None
-        return self._naming.normalize_table_identifier(ROWS_PREFIX + (suffix or f"step_{step.index}"))
+        name = self._naming.normalize_table_identifier(ROWS_PREFIX + (suffix or f"step_{step.index}"))
+        # dlt names files after tables, and file systems take no more than 255 bytes.
+        return self._naming.shorten_identifier(name, name, _MAX_TABLE_NAME)
 
 
 class _Builder:
@@ -319,15 +338,24 @@ class AnswerColumns:
         own: The columns that are ours; a key that collides with one becomes `answer__<key>`.
         naming: dlt's naming convention for the destination.
         types: dlt data types of the columns of `executions` that exist.
+        max_columns: How many columns `executions` may have.
     """
 
     OTHER = "answer__other"
     """JSON text of the keys that have no column of their own: names that collide, or one key too many."""
 
-    def __init__(self, own: Iterable[str], naming: NamingConvention, types: Types) -> None:
+    def __init__(
+        self, own: Iterable[str], naming: NamingConvention, types: Types, max_columns: int = MAX_FIELDS_PER_TABLE
+    ) -> None:
+        self._max_columns = max_columns
         self._own = {*own, self.OTHER}
         self._naming = naming
         self._types = dict(types)
+
+    @property
+    def types(self) -> Types:
+        """Those that exist, and those that rows brought since."""
+        return self._types
 
     def row(self, payload: Mapping[str, Any] | None, skip: Iterable[str]) -> dict[str, Any]:
         """The columns of one answer without its keys `skip`; objects are flattened, lists are JSON text.
@@ -356,16 +384,15 @@ class AnswerColumns:
         if column is not None:
             column, kind, routed = self._fitted(column, kind, routed)
         is_new = column not in self._types
-        is_misfit = not is_new and {kind, self._types[column]} <= _TYPES and kind != self._types[column]
-        if column is None or column in row or is_misfit or (is_new and len(self._types) >= MAX_FIELDS_PER_TABLE):
+        if column is None or column in row or (is_new and len(self._types) >= self._max_columns):
             other[".".join(path)] = value
             return
         if is_new:
             self._types[column] = kind
         row[column] = routed
 
-    def _fitted(self, column: str, kind: str, value: Any) -> tuple[str, str, Any]:
-        """Column, type and value where dlt, left alone, would make another value of it to fit the column."""
+    def _fitted(self, column: str, kind: str, value: Any) -> tuple[str | None, str, Any]:
+        """Column, type and value such that dlt makes no other value of it; without a column where none fits."""
         of_column = self._types.get(column, kind)
         if kind == of_column or of_column not in _TYPES:
             return column, kind, value
@@ -376,7 +403,7 @@ class AnswerColumns:
         if of_column == "bigint" and kind == "double" and value.is_integer() and abs(value) < _EXACT_IN_DOUBLE:
             return column, "bigint", int(value)
         variant = self._naming.normalize_path(f"{column}__v_{kind}")
-        return variant, kind, value
+        return variant if self._types.get(variant, kind) == kind else None, kind, value
 
     def _column(self, path: tuple[str, ...]) -> str | None:
         parts = [column_name(key, self._naming) for key in path]
@@ -386,9 +413,6 @@ class AnswerColumns:
         if column in self._own or column.startswith(_OF_DLT):
             column = self._naming.normalize_path(f"answer__{column}")
         return None if column in self._own else column
-
-
-_TYPES = {"text", "bigint", "double", "bool", "timestamp"}
 
 
 def _typed(value: Any) -> tuple[str | None, Any]:

@@ -13,8 +13,10 @@ from typing import Any, Literal
 import dlt
 import pyarrow as pa
 from dlt.common.destination import DestinationCapabilitiesContext
-from dlt.common.schema.typing import TTableSchemaColumns
+from dlt.common.destination.capabilities import merge_caps_file_formats
+from dlt.common.schema.typing import TColumnSchema, TTableSchemaColumns
 
+from further_source.settings import MAX_FIELDS_PER_TABLE
 from further_source.tables import CELLS_COLUMNS, EXECUTIONS_COLUMNS, MERGE_KEY, ROWS_COLUMNS, STEPS_COLUMNS
 
 __all__ = ["Loading", "loading_of"]
@@ -34,6 +36,10 @@ _OWN_KEYS = {
     "rows": ["step_index", "row_index"],
 }
 _DICT_TABLES = {"executions", "steps"}
+_LOAD_ID: TColumnSchema = {"name": "_dlt_load_id", "data_type": "text", "nullable": False}
+_ROW_ID: TColumnSchema = {"name": "_dlt_id", "data_type": "text", "nullable": False, "unique": True, "row_key": True}
+# PostgreSQL keeps a row within a page of 8 kB; a text and its confidence take up to 32 bytes of it, moved out or not.
+_MAX_FIELDS = {"postgres": 240}
 # The order in which BigQuery sorts within a table: merges look for executions, readers of cells for fields too.
 _CLUSTERS = {"cells": [*MERGE_KEY, "field"]}
 
@@ -45,7 +51,7 @@ class Loading:
     strategy: Strategy
     table_format: str | None
     formats: frozenset[str]
-    is_bigquery: bool
+    destination: str
 
     def hints(self, table: str) -> dict[str, Any]:
         """Arguments for dlt's `apply_hints` and `make_hints`, for a table that is named or any of the `rows`."""
@@ -67,14 +73,29 @@ class Loading:
             del columns["_deleted"]["hard_delete"]
         if self.table_format:
             hints["table_format"] = self.table_format
-        if table in _DICT_TABLES and "parquet" in self.formats:
-            hints["file_format"] = "parquet"
-        if self.is_bigquery:
+        file_format = self._file_format(table)
+        if file_format in self.formats:
+            hints["file_format"] = file_format
+        if self.destination == "bigquery":
             for name in _CLUSTERS.get(table, MERGE_KEY):
                 columns[name]["cluster"] = True
             if table == "executions":
                 columns["poll_last_at"]["partition"] = True
         return hints
+
+    def stored_columns(self, name: str) -> TTableSchemaColumns:
+        """The columns that the table has from the start, those that dlt adds too."""
+        columns: TTableSchemaColumns = dict(self.hints(name if name in _COLUMNS else "rows")["columns"])
+        columns["_dlt_load_id"] = _LOAD_ID
+        if name in _DICT_TABLES:
+            columns["_dlt_id"] = _ROW_ID
+        return columns
+
+    def _file_format(self, table: str) -> str:
+        if self.destination == "postgres":
+            # Never parquet: with an ADBC driver installed dlt would load it, and fails on a file without rows.
+            return "insert_values" if table in _DICT_TABLES else "csv"
+        return "parquet"
 
     def keyed(self, table: str, records: pa.Table) -> pa.Table:
         """Arrow records with their own keys not nullable, where a merge is by these."""
@@ -86,6 +107,11 @@ class Loading:
 
     def __str__(self) -> str:
         return f"a destination of {self.table_format} tables" if self.table_format else "this destination"
+
+    @property
+    def max_fields(self) -> int:
+        """How many fields of a step get columns."""
+        return _MAX_FIELDS.get(self.destination, MAX_FIELDS_PER_TABLE)
 
     @property
     def can_replace(self) -> bool:
@@ -100,9 +126,26 @@ def loading_of(pipeline: dlt.Pipeline, table_format: str | None) -> Loading:
     return Loading(
         strategy=_strategy(capabilities, table_format),
         table_format=table_format,
-        formats=frozenset(capabilities.supported_loader_file_formats or ()),
-        is_bigquery=pipeline.destination.destination_type.endswith(".bigquery"),
+        formats=_formats(pipeline, capabilities, table_format),
+        destination=pipeline.destination.destination_type.rpartition(".")[2],
     )
+
+
+def _formats(
+    pipeline: dlt.Pipeline, capabilities: DestinationCapabilitiesContext, table_format: str | None
+) -> frozenset[str]:
+    """The files that can be loaded: by way of the staging if there is one, with the drivers that are installed."""
+    staging = pipeline.staging
+    preferred, formats = merge_caps_file_formats(
+        pipeline.destination.destination_name,
+        staging.destination_name if staging else "",
+        capabilities,
+        staging.capabilities() if staging else None,  # type: ignore[arg-type]
+    )
+    if capabilities.loader_file_format_selector is not None:
+        table: Any = {"table_format": table_format} if table_format else {}
+        _, formats = capabilities.loader_file_format_selector(preferred, list(formats), table_schema=table)
+    return frozenset(formats)
 
 
 def _strategy(capabilities: DestinationCapabilitiesContext, table_format: str | None) -> Strategy:

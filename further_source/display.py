@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from further_source.failures import printable
 from further_source.session import Report
 
 __all__ = ["review_query", "show_progress", "summary", "text_table"]
@@ -119,13 +120,8 @@ def text_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     for header in headers:
         table.add_column(header, overflow="ellipsis", no_wrap=True)
     for row in rows:
-        table.add_row(*(_printable(value) for value in row))
+        table.add_row(*("" if value is None else printable(str(value)) for value in row))
     console = Console(width=120, no_color=True, markup=False, highlight=False, emoji=False)
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
-
-
-def _printable(value: object) -> str:
-    text = "" if value is None else str(value)
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

@@ -1,8 +1,14 @@
-"""What a failure of dlt's says to the user: one line with the culprit, the reason and what to do."""
+"""What a failure of a load says to the user: one line with the culprit, the reason and what to do."""
 
 import dlt
-from dlt.common.configuration.exceptions import ConfigFieldMissingException, ConfigurationException
+from dlt.common.configuration.exceptions import (
+    ConfigFieldMissingException,
+    ConfigurationException,
+    FieldLookupTraces,
+    LookupTraces,
+)
 from dlt.common.destination.exceptions import DestinationException, UnknownDestinationModule
+from dlt.common.exceptions import MissingDependencyException
 from dlt.common.storages import ParsedLoadJobFileName
 from dlt.destinations.exceptions import DestinationConnectionError
 from dlt.load.exceptions import LoadClientJobException, LoadClientJobFailed, LoadClientJobTerminalRetry
@@ -10,36 +16,44 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from further_source.exceptions import ConfigurationError, FurtherError, LoadError
 
-__all__ = ["as_further_error", "one_line"]
+__all__ = ["as_further_error", "one_line", "printable"]
 
 _MAX_LENGTH = 600
 
 
+def printable(text: str) -> str:
+    """`text` with whatever a terminal could take for more than text escaped."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 def one_line(text: str) -> str:
     """`text` in one line without control characters, shortened."""
-    line = " ".join(text.split())
-    line = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in line)
+    line = printable(" ".join(text.split()))
     return line if len(line) <= _MAX_LENGTH else line[: _MAX_LENGTH - 3] + "..."
 
 
-def as_further_error(error: Exception, pipeline: dlt.Pipeline | None = None) -> FurtherError | None:
-    """The error of ours that tells what a dlt run or a dlt configuration failed of; None where it is a defect."""
+def as_further_error(error: Exception, pipeline: dlt.Pipeline | None = None) -> FurtherError:
+    """The error of ours that tells in one line what a run, or its configuration, failed of."""
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, FurtherError):
             return cause
     for cause in causes:
         if isinstance(cause, ConfigFieldMissingException):
-            return ConfigurationError(one_line(f"{cause.spec_name} lacks {', '.join(cause.fields)}: configure it"))
+            keys = _missing_keys(cause.traces) or cause.fields
+            in_environment = keys[0].replace(".", "__").upper()
+            return ConfigurationError(one_line(f"not configured: {', '.join(keys)} (or {in_environment}, …)"))
         if isinstance(cause, ConfigurationException):
             return ConfigurationError(one_line(str(cause)))
         if isinstance(cause, UnknownDestinationModule):
             return ConfigurationError(one_line(f"destination {cause.ref!r} is neither one of dlt's nor configured"))
-    if isinstance(error, PipelineStepFailed) and pipeline is not None:
-        return LoadError(one_line(_load_failure(error, causes, pipeline)))
-    if isinstance(causes[-1], DestinationException | OSError):
-        return LoadError(one_line(f"destination failed: {causes[-1]}"))
-    return None
+        if isinstance(cause, MissingDependencyException):
+            return ConfigurationError(one_line(f"{cause.caller} needs a package: {' '.join(cause.dependencies)}"))
+    if pipeline is not None and isinstance(error, PipelineStepFailed):
+        return LoadError(one_line(_step_failure(error, causes, pipeline)))
+    if isinstance(causes[-1], DestinationException):
+        return LoadError(one_line(f"destination failed: {_reason(causes)}"))
+    return FurtherError(one_line(_reason(causes)))
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -52,9 +66,25 @@ def _causes(error: BaseException) -> list[BaseException]:
     return causes
 
 
-def _load_failure(error: PipelineStepFailed, causes: list[BaseException], pipeline: dlt.Pipeline) -> str:
+def _missing_keys(traces: FieldLookupTraces) -> list[str]:
+    """The keys that were looked for in vain; where one of several sets would do, those of the first."""
+    keys: list[str] = []
+    for name, lookups in traces.items():
+        for lookup in lookups[:1]:
+            if isinstance(lookup, LookupTraces):
+                keys += _missing_keys(lookup.traces)
+            else:
+                keys.append(".".join((*lookup.sections, name)))
+    return keys
+
+
+def _step_failure(error: PipelineStepFailed, causes: list[BaseException], pipeline: dlt.Pipeline) -> str:
     destination = pipeline.destination.destination_name if pipeline.destination else "none"
-    reason = f"destination {destination} failed: {_reason(causes)}"
+    is_of_destination = error.step in {"load", "sync"} or any(
+        isinstance(cause, DestinationException) for cause in causes
+    )
+    reason = f"destination {destination} failed" if is_of_destination else f"{error.step} failed"
+    reason = f"{reason}: {_reason(causes)}"
     if not pipeline.has_pending_data:
         return reason
     if any(isinstance(cause, LoadClientJobFailed | LoadClientJobTerminalRetry) for cause in causes):
@@ -73,4 +103,9 @@ def _reason(causes: list[BaseException]) -> str:
             return f"table {table}: {getattr(cause, 'failed_message', cause)}"
         if isinstance(cause, DestinationConnectionError):
             return str(cause.inner_exc)
-    return str(causes[-1]) or type(causes[-1]).__name__
+    last = causes[-1]
+    if isinstance(last, OSError) and last.strerror:
+        return f"{last.filename}: {last.strerror.lower()}" if last.filename else last.strerror.lower()
+    if isinstance(last, DestinationException):
+        return str(last)
+    return f"{type(last).__name__}: {last}"

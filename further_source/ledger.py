@@ -1,11 +1,17 @@
 """What the destination already holds. It is the ledger: what ended there is not asked again."""
 
+import sys
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 import dlt
+import pyarrow as pa
+import pyarrow.dataset  # noqa: F401  makes pa.dataset
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
+from dlt.destinations.fs_client import FSClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
 from further_source.normalize import FINAL_OUTCOMES
@@ -15,19 +21,30 @@ __all__ = ["Ledger", "read_ledger"]
 
 _MAX_IDS_IN_QUERY = 1_000
 _FETCH_SIZE = 50_000
+_Ended = tuple[str, str, str, bool]
 _COLUMNS = ("workflow_id", "workflow_execution_id", "poll_outcome", "_dlt_load_id")
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """Listed executions that are in the destination as ended: `held` with their `poll_outcome`.
+    """Listed executions that are in the destination as ended.
 
-    `partial` are those of a load that was never finished (dropped, or lost with its working directory): their other
-    tables may lack rows, so they are asked again.
+    Args:
+        outcomes: Their `poll_outcome`; None for a listed one that is not there.
+        partial: Those of a load that was never finished (dropped, or lost with its working directory): their other
+            tables may lack rows, so they are asked again.
     """
 
-    held: dict[ExecutionId, str] = field(default_factory=dict)
+    outcomes: dict[ExecutionId, str | None] = field(default_factory=dict)
     partial: set[ExecutionId] = field(default_factory=set)
+
+    def outcome(self, execution: ExecutionId) -> str | None:
+        """The `poll_outcome` that the destination holds, None where it does not hold the execution as ended."""
+        return self.outcomes.get(execution)
+
+    def counts(self) -> Counter[str]:
+        """How many are held, by `poll_outcome`."""
+        return Counter(outcome for outcome in self.outcomes.values() if outcome is not None)
 
 
 def read_ledger(pipeline: dlt.Pipeline, listed: Collection[ExecutionId], table_format: str | None = None) -> Ledger:
@@ -36,47 +53,57 @@ def read_ledger(pipeline: dlt.Pipeline, listed: Collection[ExecutionId], table_f
     A short list is asked for by id; for a long one, and from the tables of a data lake, all ended executions are
     streamed past it.
     """
-    ledger = Ledger()
-    wanted = set(listed)
-    with pipeline.sql_client() as client:
-        try:
-            finished_loads = {load_id for (load_id,) in _rows(client, _loads_query(client))}
-            if table_format in ("delta", "iceberg"):
-                rows = _open_table_rows(pipeline, table_format)
-            else:
-                rows = _rows(client, _executions_query(client, listed))
-            for workflow_id, execution_id, poll_outcome, load_id in rows:
-                execution = ExecutionId(workflow_id, execution_id)
-                if execution in wanted:
-                    if load_id in finished_loads:
-                        ledger.held[execution] = poll_outcome
-                    else:
-                        ledger.partial.add(execution)
-        except DestinationUndefinedEntity:
-            return Ledger()  # the first load
+    # One dict that already has every key, so that a million ids are in memory once.
+    ledger = Ledger(dict.fromkeys(listed))
+    is_lake = issubclass(pipeline.destination.client_class, FSClientBase)
+    ended = _in_files(pipeline, table_format) if is_lake else _in_sql(pipeline, listed)
+    try:
+        for workflow_id, execution_id, poll_outcome, is_finished in ended:
+            execution = ExecutionId(workflow_id, execution_id)
+            if execution in ledger.outcomes:
+                if is_finished:
+                    ledger.outcomes[execution] = sys.intern(poll_outcome)
+                else:
+                    ledger.partial.add(execution)
+    except DestinationUndefinedEntity:
+        return Ledger()  # the first load
     return ledger
 
 
-def _open_table_rows(pipeline: dlt.Pipeline, table_format: str) -> Iterator[tuple[str, ...]]:
-    """Ended executions of a Delta or Iceberg table, read without DuckDB's extensions, which it would download."""
-    if "executions" not in pipeline.default_schema.tables:
+def _in_sql(pipeline: dlt.Pipeline, listed: Collection[ExecutionId]) -> Iterator[_Ended]:
+    with pipeline.sql_client() as client:
+        finished_loads = {load_id for (load_id,) in _rows(client, _loads_query(client))}
+        for workflow_id, execution_id, poll_outcome, load_id in _rows(client, _executions_query(client, listed)):
+            yield workflow_id, execution_id, poll_outcome, load_id in finished_loads
+
+
+def _in_files(pipeline: dlt.Pipeline, table_format: str | None) -> Iterator[_Ended]:
+    """Ended executions of a data lake, read without DuckDB: for that it would have to download extensions."""
+    if not pipeline.default_schema_name or "executions" not in pipeline.default_schema.tables:
         return
-    table: Any
-    batches: Iterable[Any]
+    client: Any = pipeline.destination_client()
+    # One file of dlt's for each finished load, called after it.
+    load_files = client.list_table_files(pipeline.default_schema.loads_table_name)
+    finished_loads = {PurePath(file).name.removesuffix(".jsonl").rpartition("__")[2] for file in load_files}
+    for batch in _batches(client, table_format):
+        columns = (batch.column(name).to_pylist() for name in _COLUMNS)
+        for workflow_id, execution_id, poll_outcome, load_id in zip(*columns, strict=True):
+            if poll_outcome in FINAL_OUTCOMES:
+                yield workflow_id, execution_id, poll_outcome, load_id in finished_loads
+
+
+def _batches(client: Any, table_format: str | None) -> Iterable[pa.RecordBatch]:
+    """All of `executions`."""
+    batches: Iterable[pa.RecordBatch]
     if table_format == "delta":
-        from dlt.common.libs.deltalake import get_delta_tables
-
-        table = get_delta_tables(pipeline, "executions")["executions"]
-        batches = table.to_pyarrow_dataset().to_batches(columns=list(_COLUMNS))
+        batches = client.load_open_table("delta", "executions").to_pyarrow_dataset().to_batches(columns=list(_COLUMNS))
+    elif table_format == "iceberg":
+        batches = client.load_open_table("iceberg", "executions").scan(selected_fields=_COLUMNS).to_arrow_batch_reader()
     else:
-        from dlt.common.libs.pyiceberg import get_iceberg_tables
-
-        table = get_iceberg_tables(pipeline, "executions")["executions"]
-        batches = table.scan(selected_fields=_COLUMNS).to_arrow_batch_reader()
-    for batch in batches:
-        for row in zip(*(batch.column(name).to_pylist() for name in _COLUMNS), strict=True):
-            if row[2] in FINAL_OUTCOMES:
-                yield row
+        files = [file for file in client.list_table_files("executions") if file.endswith(".parquet")]
+        schema = pa.schema([(name, pa.string()) for name in _COLUMNS])
+        batches = pa.dataset.dataset(files, schema, format="parquet", filesystem=client.fs_client).to_batches()
+    return batches
 
 
 def _loads_query(client: SqlClientBase[Any]) -> str:

@@ -4,6 +4,7 @@ Everything is read as it is asked for; the first thing that cannot be an executi
 """
 
 import csv
+import hashlib
 import json
 import os
 import re
@@ -95,6 +96,25 @@ def merge_executions(*sources: Iterable[ExecutionId]) -> list[ExecutionId]:
     return list(dict.fromkeys(chain.from_iterable(sources)))
 
 
+def shard(executions: Iterable[ExecutionId], index: int, count: int) -> Iterator[ExecutionId]:
+    """Those of part `index` (from 1) of `count` parts, in their order.
+
+    The parts have nothing in common, and all executions together. Which part an execution is in follows from its ids
+    and `count` alone: it is the same on every machine, today and later, whatever else is listed.
+
+    Raises:
+        ValueError: `index` is not one of 1 to `count`.
+    """
+    if not 1 <= index <= count:
+        raise ValueError(f"shard {index}/{count}: it must be one of 1/{count} to {count}/{count}")
+    return (execution for execution in executions if _hash(execution) % count == index - 1)
+
+
+def _hash(execution: ExecutionId) -> int:
+    digest = hashlib.blake2b(f"{execution.workflow_id}/{execution.workflow_execution_id}".encode(), digest_size=8)
+    return int.from_bytes(digest.digest(), "big")
+
+
 def _read_lines(lines: Iterable[str], name: str) -> Iterator[ExecutionId]:
     for number, line in enumerate(lines, start=1):
         if match := _match_line(line):
@@ -121,16 +141,20 @@ def _read_csv(lines: Iterable[str], name: str) -> Iterator[ExecutionId]:
     # Not strict, an unclosed quote would swallow the executions after it in silence.
     reader = csv.reader(lines, strict=True, skipinitialspace=True)
     columns: dict[str, int] = {}
+    simple: tuple[int, ...] | None = None
     start = 1
     try:
         for record in reader:
             start = reader.line_num + 1
-            if not any(map(str.strip, record)):
+            if simple is not None and (ids := _clean_ids(record, *simple)):
+                yield ids
+            elif not any(map(str.strip, record)):
                 continue
-            if columns:
+            elif columns:
                 yield _from_record(record, columns)
             else:
                 columns = _id_columns(record)
+                simple = tuple(columns.values()) if len(columns) == 2 else None
     except csv.Error as error:
         raise ManifestError(f"{name}, line {start}: not CSV ({error})") from None
     except _Problem as problem:
@@ -160,6 +184,17 @@ def _from_mapping(item: Mapping[Any, Any]) -> ExecutionId:
     executions = {key: item[key] for key in EXECUTION_KEYS if key in item}
     _check_keys(WORKFLOW_KEY in item, bool(executions), "key")
     return _same_id(item[WORKFLOW_KEY], executions)
+
+
+def _clean_ids(record: list[str], workflow: int, execution: int) -> ExecutionId | None:
+    """The ids at these positions where there is nothing to trim or to complain of: nearly always, and quickly."""
+    try:
+        workflow_id, execution_id = record[workflow], record[execution]
+    except IndexError:
+        return None
+    if _is_id(workflow_id) and _is_id(execution_id):
+        return ExecutionId(_shared(workflow_id), execution_id)
+    return None
 
 
 def _from_record(record: list[str], columns: dict[str, int]) -> ExecutionId:

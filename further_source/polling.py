@@ -71,7 +71,6 @@ class _Watch:
     answer: Answered | None = None
     failures: int = 0
     unauthorized: bool = False
-    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,15 +299,12 @@ class Schedule:
         deadline = math.inf
         if watch.first_answer_at is not None:
             deadline = watch.first_answer_at + self._settings.max_wait
-        if watch.last or now >= deadline:
+        if now >= deadline:
             return self._end(watch, "running", None)
         due = max(now + watch.interval, self._pause_until)
         if lengthen:
             watch.interval = next_interval(watch.interval, self._settings)
-        if due >= deadline:
-            due = deadline
-            watch.last = True
-        self._push(watch, due)
+        self._push(watch, min(due, deadline))  # the last wait is cut; what was asked after it ends it
         return None
 
     def _push(self, watch: _Watch, due: float) -> None:

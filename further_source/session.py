@@ -126,8 +126,8 @@ class Session:
         if self.reload:
             to_ask = list(self.listed)
         else:
-            to_ask = [execution for execution in self.listed if execution not in self._ledger.held]
-            self.report.earlier.update(self._ledger.held.values())
+            to_ask = [execution for execution in self.listed if self._ledger.outcome(execution) is None]
+            self.report.earlier = self._ledger.counts()
         self._stop = stop
         self._closed.clear()
         self._client = self._make_client()
@@ -191,7 +191,7 @@ class Session:
         if ended.poll_outcome == "unreachable":
             self.report.unreachable += 1
             self.report.unreachable_error = ended.poll_error
-        held = self._ledger.held.get(ended.execution)
+        held = self._ledger.outcome(ended.execution)
         if held is not None and not answer.is_final:
             self.report.kept[held] += 1
             logger.warning(

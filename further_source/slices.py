@@ -1,17 +1,24 @@
 """Loads what has arrived while the rest is still polled: one polling, cut into many loads."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
+from random import uniform
 from typing import Any
 
 import dlt
 from dlt.extract import DltSource
+from dlt.pipeline.helpers import retry_schema_update
 
 from further_source.session import Report, Session
 
 __all__ = ["Slice", "current_slice", "run_in_slices"]
+
+_SCHEMA_ATTEMPTS = 8
+_SCHEMA_MAX_WAIT = 2.0  # seconds
 
 
 def _never() -> bool:
@@ -29,6 +36,7 @@ class Slice:
     stop: Callable[[], bool] = _never
     on_progress: Callable[[Report], None] = _ignore
     session: Session | None = None
+    shared: bool = False
 
 
 _current: ContextVar[Slice | None] = ContextVar("further_source_slice", default=None)
@@ -55,6 +63,7 @@ def run_in_slices(
     stop: Callable[[], bool] = _never,
     on_progress: Callable[[Report], None] = _ignore,
     table_format: Any = None,
+    shared: bool = False,
 ) -> Report:
     """Runs a `further_source` to its end, loading what has arrived every `commit_interval` seconds.
 
@@ -68,6 +77,8 @@ def run_in_slices(
             arrived is loaded, and the run ends without a record for what had not ended.
         table_format: As of `pipeline.run`, for data lakes.
         on_progress: Called about once a second while polling, and after each load.
+        shared: Whether other loads write to the same dataset at the same time. Each needs a pipeline name and a
+            staging dataset of its own, and executions that no other one is given (`manifest.shard`).
 
     Returns:
         How the run went.
@@ -76,14 +87,14 @@ def run_in_slices(
         CredentialsError: The API refused the credentials; what had arrived is loaded.
         dlt.pipeline.exceptions.PipelineStepFailed: As of `pipeline.run`.
     """
-    run = Slice(stop, on_progress)
+    run = Slice(stop, on_progress, shared=shared)
     refresh = pipeline.refresh
     if pipeline.has_pending_data:
-        pipeline.run()
+        _load(pipeline.run, pipeline, shared)
     try:
         while run.session is None or not run.session.exhausted:
             with _as_current(run):
-                pipeline.run(source, table_format=table_format)
+                _load(partial(pipeline.run, source, table_format=table_format), pipeline, shared)
             pipeline.refresh = None  # a second time it would drop what the first slice loaded
             if run.session is None:
                 return Report()  # no resource of the source is selected
@@ -95,3 +106,17 @@ def run_in_slices(
         pipeline.refresh = refresh
         if run.session is not None:
             run.session.close()
+
+
+def _load(load: Callable[[], Any], pipeline: dlt.Pipeline, shared: bool) -> None:
+    """Loads; where another load made a table or column that this one was about to make, what is pending once more."""
+    collided = retry_schema_update()
+    for attempts_left in reversed(range(_SCHEMA_ATTEMPTS if shared else 1)):
+        try:
+            load()
+            return
+        except Exception as error:
+            if not (attempts_left and collided(error)):
+                raise
+        time.sleep(uniform(0, _SCHEMA_MAX_WAIT))  # noqa: S311  so that they do not meet again
+        load = pipeline.run

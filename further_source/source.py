@@ -2,13 +2,15 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Optional
 
 import dlt
+import pyarrow as pa
 from dlt.common import logger
+from dlt.common.normalizers.naming import NamingConvention
 from dlt.common.typing import TSecretStrValue
 from dlt.extract import DltResource
 
@@ -22,6 +24,7 @@ from further_source.normalize import Answer, cells_table, poll_columns, step_row
 from further_source.outcomes import ExecutionId
 from further_source.session import Report, Session
 from further_source.settings import PRODUCTION_URL, SOURCE_NAME
+from further_source.shared import SharedTables, Tables
 from further_source.slices import Slice, current_slice
 from further_source.tables import EXECUTIONS_COLUMNS, OWN_COLUMNS
 
@@ -53,7 +56,7 @@ def further_source(
     max_workers: int = 8,
     request_timeout: float = 60,
     commit_interval: float = 60,
-    terminal_statuses: Any = ("completed", "failed"),
+    terminal_statuses: Optional[Any] = ("completed", "failed"),  # noqa: UP045  plain Any would be a tuple to dlt
     row_tables: bool = True,
     reload: bool = False,
 ) -> list[DltResource]:
@@ -119,8 +122,32 @@ class _Destination:
     """What is known of the destination for the length of a polling."""
 
     loading: Loading
+    naming: NamingConvention
     row_tables: RowTables
     answer_columns: AnswerColumns
+    shared: SharedTables | None = None
+
+    def execution_rows(self, answers: list[Answer]) -> list[dict[str, Any]]:
+        if self.shared is None or not answers:
+            return [_execution_row(answer, self.answer_columns) for answer in answers]
+
+        def build(tables: Tables) -> tuple[list[dict[str, Any]], Tables]:
+            columns = _answer_columns(self.naming, tables.get("executions"), self.loading)
+            rows = [_execution_row(answer, columns) for answer in answers]
+            return rows, {"executions": columns.types}
+
+        return self.shared.settle(build)
+
+    def wide_tables(self, answers: list[Answer], load_id: str) -> list[tuple[str, pa.Table]]:
+        if self.shared is None:
+            return list(self.row_tables.arrow_tables(answers, load_id))
+
+        def build(tables: Tables) -> tuple[list[tuple[str, pa.Table]], Tables]:
+            row_tables = RowTables(self.naming, tables, _warn_once, self.loading.max_fields)
+            built = list(row_tables.arrow_tables(answers, load_id))
+            return built, {name: row_tables.types_of(table) for name, table in built}
+
+        return self.shared.settle(build)
 
 
 def _resources(session: Session, *, row_tables: bool) -> list[DltResource]:
@@ -130,7 +157,7 @@ def _resources(session: Session, *, row_tables: bool) -> list[DltResource]:
     def polled() -> Iterator[Page]:
         run = current_slice()
         if not session.begun:
-            destination = _destination()
+            destination = _destination(shared=run is not None and run.shared)
             _begin(session, destination.loading, run)
             known[:] = [destination]
             yield Page([], session.report)
@@ -141,7 +168,7 @@ def _resources(session: Session, *, row_tables: bool) -> list[DltResource]:
 
     @dlt.transformer(data_from=polled, name="executions")
     def executions(page: Page) -> Iterator[Any]:
-        rows = [_execution_row(answer, known[0].answer_columns) for answer in page.answers]
+        rows = known[0].execution_rows(page.answers)
         page.report.rows["executions"] += len(rows)
         yield rows or dlt.mark.materialize_table_schema()
 
@@ -161,7 +188,7 @@ def _resources(session: Session, *, row_tables: bool) -> list[DltResource]:
     @dlt.transformer(data_from=polled, name="rows")
     def rows(page: Page) -> Iterator[Any]:
         loading = known[0].loading
-        for name, table in known[0].row_tables.arrow_tables(page.answers, _load_id()):
+        for name, table in known[0].wide_tables(page.answers, _load_id()):
             page.report.rows[name] += table.num_rows - _deleted(table)
             hints = dlt.mark.make_hints(table_name=name, **loading.hints("rows"))
             yield dlt.mark.with_hints(loading.keyed("rows", table), hints, create_table_variant=True)
@@ -169,19 +196,34 @@ def _resources(session: Session, *, row_tables: bool) -> list[DltResource]:
     return [polled, executions, steps, cells, rows] if row_tables else [polled, executions, steps, cells]
 
 
-def _destination() -> _Destination:
+def _destination(*, shared: bool) -> _Destination:
     source = dlt.current.source()
+    pipeline = dlt.current.pipeline()
     schema = source.schema
-    table_format: Any = source.resources["executions"].table_format
-    loading = loading_of(dlt.current.pipeline(), table_format)
+    # dlt sets it on what is selected alone; what is loaded already stays what it is.
+    formats: list[Any] = [resource.table_format for resource in source.resources.selected.values()]
+    formats += [schema.tables[name].get("table_format") for name in schema.data_table_names()]
+    table_format = next(filter(None, formats), None)
+    loading = loading_of(pipeline, table_format)
     for name in ("executions", "steps", "cells"):
         source.resources[name].apply_hints(**loading.hints(name))
     types = {name: _types(schema.tables[name]["columns"]) for name in schema.data_table_names()}
     return _Destination(
         loading=loading,
-        row_tables=RowTables(schema.naming, types, logger.warning),
-        answer_columns=AnswerColumns(OWN_COLUMNS, schema.naming, types.get("executions") or _types(EXECUTIONS_COLUMNS)),
+        naming=schema.naming,
+        row_tables=RowTables(schema.naming, types, logger.warning, loading.max_fields),
+        answer_columns=_answer_columns(schema.naming, types.get("executions"), loading),
+        shared=SharedTables(pipeline, loading.stored_columns) if shared and SharedTables.can_be(pipeline) else None,
     )
+
+
+def _answer_columns(naming: NamingConvention, types: Mapping[str, str] | None, loading: Loading) -> AnswerColumns:
+    return AnswerColumns(OWN_COLUMNS, naming, dict(types or _types(EXECUTIONS_COLUMNS)), loading.max_fields)
+
+
+@lru_cache(maxsize=1024)
+def _warn_once(message: str) -> None:
+    logger.warning(message)
 
 
 def _begin(session: Session, loading: Loading, run: Slice | None) -> None:

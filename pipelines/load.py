@@ -8,6 +8,7 @@ all completed, 75 another load of this pipeline is running, 130 and 143 stopped 
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -62,16 +63,26 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         type=float,
         help="how long each execution is waited for; 0 asks each once",
     )
+    add("--shard", metavar="K/N", type=shard_of, help="only part K of N of the list, for N loads side by side")
     add("--reload", action="store_true", default=None, help="ask again for what is loaded, and replace it")
     add("--strict", action="store_true", help="exit 3 unless every listed execution completed")
     add("--quiet", action="store_true", help="show only warnings and errors")
     options = parser.parse_args(arguments)
     if options.demo and (options.ids or options.executions):
         parser.error("--demo loads executions of its own: leave out the ids and --executions")
+    if options.demo and options.shard:
+        parser.error("--demo loads executions of its own: leave out --shard")
     for name in ("executions", "destination", "dataset"):
         if getattr(options, name) == "":
             parser.error(f"--{name} is empty")
     return options
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})", text)
+    if match is None or int(match[1]) > int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no K/N with K from 1 to N")
+    return int(match[1]), int(match[2])
 
 
 def fail(message: str) -> None:
@@ -84,27 +95,34 @@ def main(arguments: list[str] | None = None) -> int:
     stop = Stop()
     stop.install()
     options = parse_arguments(arguments)
+    try:
+        code = run(options, stop)
+    except Exception as error:
+        code = tell(error)
+        if code == EXIT_USAGE:
+            return code
+    return 128 + stop.signal_number if stop() else code
+
+
+def tell(error: Exception) -> int:
+    """Tells in one line what it failed of; returns the exit code."""
+    from dlt.common import logger
 
     from further_source import AlreadyRunningError, ConfigurationError
     from further_source.failures import as_further_error
 
-    try:
-        code = run(options, stop)
-    except Exception as error:
-        told = as_further_error(error)
-        if told is None:
-            raise
-        fail(str(told))
-        if isinstance(told, ConfigurationError):
-            return EXIT_USAGE
-        code = EXIT_ALREADY_RUNNING if isinstance(told, AlreadyRunningError) else EXIT_FAILED
-    return 128 + stop.signal_number if stop() else code
+    told = as_further_error(error)
+    fail(str(told))
+    logger.info("in detail:", exc_info=error)
+    if isinstance(told, ConfigurationError):
+        return EXIT_USAGE
+    return EXIT_ALREADY_RUNNING if isinstance(told, AlreadyRunningError) else EXIT_FAILED
 
 
 def run(options: argparse.Namespace, stop: Stop) -> int:
     import dlt
 
-    from further_source import run_in_slices
+    from further_source import LoadError, run_in_slices
     from further_source.display import show_progress, summary
     from further_source.failures import as_further_error
     from further_source.lock import only_load
@@ -113,30 +131,28 @@ def run(options: argparse.Namespace, stop: Stop) -> int:
     set_defaults(dlt.config)
     with executions_to_load(options) as source:
         settings = pipeline_settings(options)
-        location = check_destination(settings)
+        location, dataset = check_destination(settings)
         with only_load(settings["pipeline_name"], settings["pipelines_dir"]):
             pipeline = dlt.pipeline(**settings)
-            reports = [Report()]
-            error = None
+            report, error = Report(), None
             with show_progress(quiet=options.quiet) as show:
 
-                def on_progress(report: Report) -> None:
-                    reports[0] = report
-                    show(report)
+                def on_progress(latest: Report) -> None:
+                    nonlocal report
+                    report = latest
+                    show(latest)
 
                 try:
-                    run_in_slices(pipeline, source, stop=stop, on_progress=on_progress)
+                    run_in_slices(pipeline, source, stop=stop, on_progress=on_progress, shared=bool(options.shard))
                 except Exception as raised:
                     error = as_further_error(raised, pipeline)
-                    if error is None:
-                        raise
-            report = reports[0]
-            if not options.quiet:
+                    error.__cause__ = raised
+            # Where the destination failed, what the report counts may not be there yet.
+            if not options.quiet and not (error and (isinstance(error, LoadError) or not report.listed)):
                 destination = pipeline.destination.destination_name
-                dataset = pipeline.dataset_name
                 print(summary(report, destination=destination, dataset=dataset, location=location))
                 if options.demo and error is None:
-                    print(review(pipeline))
+                    print(review(pipeline, dataset))
     if error is not None:
         raise error
     if report.nothing_reached:
@@ -147,14 +163,23 @@ def run(options: argparse.Namespace, stop: Stop) -> int:
 
 def set_defaults(config: Any) -> None:
     """What a load wants of dlt where nobody configured it."""
+    from dlt.common.runtime.telemetry import stop_telemetry
+
+    from further_source import ConfigurationError
+
     defaults = {
         "runtime.dlthub_telemetry": False,  # insurers' machines do not call home
         "runtime.intercept_signals": False,  # signals stop polling, and let a load that has begun end
         "data_writer.disable_compression": True,  # gzip takes longer than all else in large loads
     }
-    for key, value in defaults.items():
-        if config.get(key) is None:
-            config[key] = value
+    try:
+        for key, value in defaults.items():
+            if config.get(key) is None:
+                config[key] = value
+    except ValueError as error:  # dlt made its logger
+        raise ConfigurationError(f"runtime.log_level: {error}") from None
+    if not config.get("runtime.dlthub_telemetry", bool):
+        stop_telemetry()  # dlt began it before anything could be configured
 
 
 @contextmanager
@@ -175,7 +200,8 @@ def executions_to_load(options: argparse.Namespace) -> Iterator[Any]:
 
     section = f"sources.{SOURCE_NAME}"
     configured = parse_list("executions", dlt.config.get(f"{section}.executions")) or ()
-    if not (options.ids or options.executions or configured or dlt.config.get(f"{section}.executions_file")):
+    configured_file: Any = dlt.config.get(f"{section}.executions_file")
+    if not (options.ids or options.executions or configured or configured_file):
         raise ConfigurationError(
             "no list of executions: give WORKFLOW_ID/EXECUTION_ID arguments or --executions FILE, or configure "
             f"executions or executions_file in [{section}]"
@@ -185,6 +211,10 @@ def executions_to_load(options: argparse.Namespace) -> Iterator[Any]:
         manifest.read_executions_file(options.executions) if options.executions else (),
         manifest.read_executions(configured),
     )
+    if options.shard:
+        listed += manifest.read_executions_file(configured_file) if configured_file else ()
+        listed = list(manifest.shard(listed, *options.shard))
+        given["executions_file"] = ""
     yield further_source(executions=listed, **given)
 
 
@@ -214,7 +244,11 @@ def demo_source(given: dict[str, Any]) -> Iterator[Any]:
 
 
 def pipeline_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Names, directory and destination of the pipeline: the command's, else dlt's configuration, else ours."""
+    """Names, directory and destination of the pipeline: the command's, else dlt's configuration, else ours.
+
+    Of the demo only the directory is as configured: invented data never goes where real data may be.
+    """
+    import dlt
     from dlt.common.configuration import resolve_configuration
     from dlt.common.pipeline import get_dlt_pipelines_dir
     from dlt.pipeline.configuration import PipelineConfiguration
@@ -223,39 +257,71 @@ def pipeline_settings(options: argparse.Namespace) -> dict[str, Any]:
 
     name = DEMO_PIPELINE_NAME if options.demo else PIPELINE_NAME
     configured = resolve_configuration(PipelineConfiguration(pipeline_name=name), sections=("pipelines", name))
-    return {
+    if options.demo:
+        destination: Any = dlt.destinations.duckdb(f"{name}.duckdb")
+        dataset = f"{name}_data" if options.destination else DATASET_NAME
+    else:
+        destination = configured.destination_name or configured.destination_type or "duckdb"
+        dataset = configured.dataset_name or DATASET_NAME
+    settings = {
         "pipeline_name": name,
         "pipelines_dir": configured.pipelines_dir or get_dlt_pipelines_dir(),
-        "destination": options.destination or configured.destination_name or configured.destination_type or "duckdb",
-        "dataset_name": options.dataset or configured.dataset_name or DATASET_NAME,
+        "destination": options.destination or destination,
+        "dataset_name": options.dataset or dataset,
     }
+    return shard_settings(settings, *options.shard) if options.shard else settings
 
 
-def check_destination(settings: dict[str, Any]) -> str:
-    """Where the data goes, to show; finds what is not configured before anything is asked or kept."""
+def shard_settings(settings: dict[str, Any], index: int, count: int) -> dict[str, Any]:
+    """Those of one of several loads side by side: the same dataset by way of a staging dataset of its own."""
+    import dlt
+    from dlt.common.destination import Destination
+
+    from further_source import ConfigurationError
+
+    name, shard = settings["destination"], f"shard_{index}_of_{count}"
+    layout = "staging_dataset_name_layout"
+    configured: Any = dlt.config.get(f"destination.{name}.{layout}") or dlt.config.get(f"destination.{layout}")
+    destination: Any = Destination.from_reference(name, **{layout: f"{configured or '%s_staging'}_{shard}"})
+    if destination.destination_type.endswith("duckdb"):
+        raise ConfigurationError("--shard: only one process can write to a DuckDB file; choose another --destination")
+    return {**settings, "pipeline_name": f"{settings['pipeline_name']}_{shard}", "destination": destination}
+
+
+def check_destination(settings: dict[str, Any]) -> tuple[str, str]:
+    """Where the data goes and what the dataset is called there, to show.
+
+    Finds what is not configured before anything is asked or kept.
+    """
     import tempfile
     from pathlib import Path
 
     import dlt
 
     from further_source import ConfigurationError
+    from further_source.failures import one_line, printable
 
+    dataset = settings["dataset_name"]
+    if printable(dataset) != dataset:
+        raise ConfigurationError(f"dataset {dataset!r} has characters that no name can have")
     with tempfile.TemporaryDirectory() as directory:
-        pipeline = dlt.pipeline(**{**settings, "pipelines_dir": directory})
-        config: Any = pipeline.destination_client().config
+        pipeline = dlt.pipeline(**{**settings, "pipelines_dir": directory, "dataset_name": None})
+        client: Any = pipeline.destination_client()
+        config = client.config
         if config.destination_type.endswith("duckdb"):
             file = Path(str(config.credentials.database))
-            if file.stem == pipeline.dataset_name:
+            if file.stem.lower() == client.schema.naming.normalize_table_identifier(dataset).lower():
                 raise ConfigurationError(
-                    f"dataset {file.stem}: DuckDB cannot tell it from its file {file.name}; choose another --dataset"
+                    f"dataset {dataset}: DuckDB cannot tell it from its file {file.name}; choose another --dataset"
                 )
-        return str(config)
+        config.dataset_name = dataset
+        return one_line(str(config)), config.normalize_dataset_name(client.schema)
 
 
-def review(pipeline: Any) -> str:
+def review(pipeline: Any, dataset: str) -> str:
     from further_source.display import review_query, text_table
 
-    with pipeline.sql_client() as client, client.execute_query(review_query(pipeline.dataset_name)) as cursor:
+    with pipeline.sql_client() as client, client.execute_query(review_query(dataset)) as cursor:
         return text_table([column[0] for column in cursor.description], cursor.fetchall())
 
 

@@ -1,0 +1,119 @@
+"""Columns that several loads add to the same tables at once: one has the type that the first of them gave it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import dlt
+from dlt.common.destination.exceptions import DestinationException, DestinationUndefinedEntity
+from dlt.common.schema import Schema
+from dlt.common.schema.typing import TTableSchemaColumns
+from dlt.common.schema.utils import new_table
+from dlt.destinations.job_client_impl import SqlJobClientBase
+
+__all__ = ["SharedTables", "Tables"]
+
+Tables = Mapping[str, Mapping[str, str]]
+"""dlt data types by table and column."""
+
+_ATTEMPTS = 10
+
+_T = TypeVar("_T")
+
+
+class SharedTables:
+    """What the tables of a dataset are like now, whoever made them so.
+
+    Loads that run side by side do not know of each other's columns, and dlt compares names alone: text in the one and
+    numbers in the other could not be merged. So a new column is added to the destination before values are routed to
+    it. Where another load was faster, they are routed anew, by the type that it has.
+
+    Args:
+        pipeline: The pipeline that loads; its destination knows SQL.
+        columns_of: The columns that a table of that name has from the start.
+    """
+
+    def __init__(self, pipeline: dlt.Pipeline, columns_of: Callable[[str], TTableSchemaColumns]) -> None:
+        self._pipeline = pipeline
+        self._columns_of = columns_of
+        with self._client() as client:
+            self._types = _stored_types(client)
+
+    @staticmethod
+    def can_be(pipeline: dlt.Pipeline) -> bool:
+        """Whether the destination has tables that loads could add columns to."""
+        return isinstance(pipeline.destination_client(), SqlJobClientBase)
+
+    def settle(self, build: Callable[[Tables], tuple[_T, Tables]]) -> _T:
+        """What `build` makes of the tables as they are; all columns that it uses are in the destination by then.
+
+        `build` is given the types and returns, with its result, the types that this needs. It is called again where
+        a column has come to be of another type meanwhile.
+        """
+        while True:
+            built, wanted = build(self._types)
+            if self._missing(wanted):
+                self._add(wanted)
+            if all(
+                self._types.get(name, {}).get(column, kind) == kind
+                for name, kinds in wanted.items()
+                for column, kind in kinds.items()
+            ):
+                return built
+
+    def _missing(self, wanted: Tables) -> dict[str, dict[str, str]]:
+        missing = {
+            name: {column: kind for column, kind in kinds.items() if column not in self._types.get(name, {})}
+            for name, kinds in wanted.items()
+        }
+        return {name: kinds for name, kinds in missing.items() if kinds}
+
+    def _add(self, wanted: Tables) -> None:
+        with self._client() as client:
+            for attempts_left in reversed(range(_ATTEMPTS)):
+                collided = False
+                try:
+                    client.initialize_storage()
+                    for name, kinds in self._missing(wanted).items():
+                        _add_columns(client, name, self._columns_of(name), kinds)
+                except DestinationException:  # as where another load made the table or one of its columns first
+                    if not attempts_left:
+                        raise
+                    collided = True
+                self._types = _stored_types(client)
+                if not (collided and self._missing(wanted)):
+                    return
+
+    def _client(self) -> Any:
+        return self._pipeline.destination_client()
+
+
+def _stored_types(client: Any) -> dict[str, dict[str, str]]:
+    """All tables of the dataset. dlt's own way there asks for tables by name, and others may have made new ones."""
+    lower = client.capabilities.casefold_identifier is str.upper  # as in Snowflake
+    catalog, dataset, _ = client.sql_client._get_information_schema_components()
+    query, parameters = client._get_info_schema_columns_query(catalog, dataset, [])
+    types: dict[str, dict[str, str]] = {}
+    try:
+        rows = client.sql_client.execute_sql(query, *parameters)
+    except DestinationUndefinedEntity:  # no such dataset yet
+        return types
+    for table, column, db_type, _, *numeric in rows:
+        precision, scale = numeric if client.capabilities.schema_supports_numeric_precision else (None, None)
+        kind = client._from_db_type(db_type, precision, scale)["data_type"]
+        if lower:
+            table, column = table.lower(), column.lower()
+        types.setdefault(table, {})[column] = kind
+    return types
+
+
+def _add_columns(client: Any, name: str, columns: TTableSchemaColumns, kinds: Mapping[str, str]) -> None:
+    added: dict[str, Any] = {column: {"name": column, "data_type": kind} for column, kind in kinds.items()}
+    schema: Schema = client.schema.clone()
+    schema.tables.pop(name, None)
+    schema.update_table(new_table(name, write_disposition="append", columns=[*columns.values(), *added.values()]))
+    own, client.schema = client.schema, schema
+    try:
+        statements, _ = client._build_schema_update_sql(list(client.get_storage_tables([name])))
+        client.sql_client.execute_many(statements)
+    finally:
+        client.schema = own
