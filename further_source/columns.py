@@ -6,7 +6,6 @@ has the type of its first value, and a value of another type goes to a column na
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -15,7 +14,7 @@ from dlt.common.normalizers.naming import NamingConvention
 from dlt.common.schema.detections import is_iso_timestamp
 
 from further_source import jsontext
-from further_source.normalize import ROW_FIELD, Answer, Step, confidence_of
+from further_source.normalize import Answer, Block, Step, number_of
 from further_source.settings import MAX_FIELDS_PER_TABLE
 
 __all__ = ["ROWS_PREFIX", "AnswerColumns", "RowTables"]
@@ -195,7 +194,7 @@ class RowTables:
             for step in answer.steps:
                 name = self._table_name(step)
                 builder = builders.get(name) or builders.setdefault(name, self._builder(name))
-                if step.rows:
+                if step.blocks:
                     builder.add_step(answer, step)
                     filled.add(name)
             if answer.replaces:
@@ -234,15 +233,11 @@ class _Builder:
         self._count = 0
 
     def add_step(self, answer: Answer, step: Step) -> None:
-        self._append_keys(answer, step.index, range(len(step.rows)), None)
-        for row_fields, run in groupby(step.rows, key=_fields_of):
-            rows = list(run)
-            fields = (ROW_FIELD,) if row_fields is None else row_fields
-            for target in self._table.plan(fields):
-                field = fields[target.position]
-                cells = rows if row_fields is None else [row[field] for row in rows]
-                self._append_field(fields, target, cells)
-            self._count += len(rows)
+        self._append_keys(answer, step.index, range(step.row_count), None)
+        for block in step.blocks:
+            for target in self._table.plan(block.fields):
+                self._append_field(block, target)
+            self._count += block.row_count
 
     def add_tombstone(self, answer: Answer) -> None:
         self._append_keys(answer, None, [None], True)
@@ -258,35 +253,26 @@ class _Builder:
         self._columns["row_index"] += row_indexes
         self._columns["_deleted"] += [deleted] * count
 
-    def _append_field(self, fields: tuple[str, ...], target: _Target, cells: list[Any]) -> None:
-        is_cell = [type(cell) is dict and "value" in cell for cell in cells]
-        scores: list[Any]
-        if all(is_cell):
-            values = [cell["value"] for cell in cells]
-            scores = [cell.get("confidence_score") for cell in cells]
-        else:
-            values = [cell["value"] if known else cell for cell, known in zip(cells, is_cell, strict=True)]
-            scores = [
-                cell.get("confidence_score") if known else None for cell, known in zip(cells, is_cell, strict=True)
-            ]
-        if set(map(type, scores)) - {float, type(None)}:
-            scores = [confidence_of(score) for score in scores]
+    def _append_field(self, block: Block, target: _Target) -> None:
+        width = len(block.fields)
+        values, confidences = block.values[target.position :: width], block.confidences[target.position :: width]
         self._types.setdefault(target.column, None)  # a field stands before its confidence, values or not
         self._table.types.setdefault(target.confidence_column, "double")
-        self._extend(target.confidence_column, "double", scores)
-        kinds = set(map(type, values)) - {type(None)}
-        if kinds == {str}:
-            self._append_values(fields, target, "text", values)
+        self._extend(target.confidence_column, "double", confidences)
+        kinds = set(map(type, values))
+        if kinds <= {str, type(None)} or kinds <= {float, type(None)}:
+            if kinds != {type(None)}:
+                self._append_values(block, target, "text" if str in kinds else "double", values)
             return
         routed = [_routed(value) for value in values]
         for kind in dict.fromkeys(kind for kind, _ in routed if kind is not None):
-            self._append_values(fields, target, kind, [value if kind == own else None for own, value in routed])
+            self._append_values(block, target, kind, [value if kind == own else None for own, value in routed])
 
-    def _append_values(self, fields: tuple[str, ...], target: _Target, kind: str, values: list[Any]) -> None:
+    def _append_values(self, block: Block, target: _Target, kind: str, values: list[Any]) -> None:
         column = self._table.column_for(target.column, kind)
         if column is None:
             self._table.leave_out(
-                fields[target.position], f"it is of type {kind} here, and the column for that is another field's"
+                block.fields[target.position], f"it is of type {kind} here, and the column for that is another field's"
             )
             return
         self._extend(column, kind, values)
@@ -313,10 +299,6 @@ class _Builder:
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
 
-def _fields_of(row: Any) -> tuple[str, ...] | None:
-    return tuple(row) if type(row) is dict else None
-
-
 def _routed(value: Any) -> tuple[str | None, Any]:
     """The dlt data type of a JSON value in a wide table, and the value as that type; None twice for no value."""
     if value is None:
@@ -326,7 +308,7 @@ def _routed(value: Any) -> tuple[str | None, Any]:
     if isinstance(value, bool):
         return "bool", value
     if isinstance(value, int | float | Decimal):
-        number = confidence_of(value)
+        number = number_of(value)
         return (None, None) if number is None else ("double", number)
     return "text", jsontext.dumps(value)
 

@@ -49,11 +49,11 @@ def as_further_error(error: Exception, pipeline: dlt.Pipeline | None = None) -> 
             return ConfigurationError(one_line(f"destination {cause.ref!r} is neither one of dlt's nor configured"))
         if isinstance(cause, MissingDependencyException):
             return ConfigurationError(one_line(f"{cause.caller} needs a package: {' '.join(cause.dependencies)}"))
-    if pipeline is not None and isinstance(error, PipelineStepFailed):
-        return LoadError(one_line(_step_failure(error, causes, pipeline)))
-    if isinstance(causes[-1], DestinationException):
-        return LoadError(one_line(f"destination failed: {_reason(causes)}"))
-    return FurtherError(one_line(_reason(causes)))
+    of_destination = any(isinstance(cause, DestinationException) for cause in causes)
+    step = error.step if isinstance(error, PipelineStepFailed) else None
+    if step in {"load", "sync"} or of_destination:
+        return LoadError(one_line(_load_failure(causes, pipeline)))
+    return FurtherError(one_line(f"{step} failed: {_reason(causes)}" if step else _reason(causes)))
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -78,14 +78,10 @@ def _missing_keys(traces: FieldLookupTraces) -> list[str]:
     return keys
 
 
-def _step_failure(error: PipelineStepFailed, causes: list[BaseException], pipeline: dlt.Pipeline) -> str:
-    destination = pipeline.destination.destination_name if pipeline.destination else "none"
-    is_of_destination = error.step in {"load", "sync"} or any(
-        isinstance(cause, DestinationException) for cause in causes
-    )
-    reason = f"destination {destination} failed" if is_of_destination else f"{error.step} failed"
-    reason = f"{reason}: {_reason(causes)}"
-    if not pipeline.has_pending_data:
+def _load_failure(causes: list[BaseException], pipeline: dlt.Pipeline | None) -> str:
+    name = f" {pipeline.destination.destination_name}" if pipeline and pipeline.destination else ""
+    reason = f"destination{name} failed: {_reason(causes)}"
+    if pipeline is None or not pipeline.has_pending_data:
         return reason
     if any(isinstance(cause, LoadClientJobFailed | LoadClientJobTerminalRetry) for cause in causes):
         return (

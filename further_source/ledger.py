@@ -9,7 +9,7 @@ from typing import Any
 
 import dlt
 import pyarrow as pa
-import pyarrow.dataset  # noqa: F401  makes pa.dataset
+import pyarrow.dataset
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.destinations.fs_client import FSClientBase
 from dlt.destinations.sql_client import SqlClientBase
@@ -31,12 +31,12 @@ class Ledger:
 
     Args:
         outcomes: Their `poll_outcome`; None for a listed one that is not there.
-        partial: Those of a load that was never finished (dropped, or lost with its working directory): their other
-            tables may lack rows, so they are asked again.
+        partial: The same of those whose load was never finished (dropped, or lost with its working directory): their
+            other tables may lack rows, so they are asked again.
     """
 
     outcomes: dict[ExecutionId, str | None] = field(default_factory=dict)
-    partial: set[ExecutionId] = field(default_factory=set)
+    partial: dict[ExecutionId, str] = field(default_factory=dict)
 
     def outcome(self, execution: ExecutionId) -> str | None:
         """The `poll_outcome` that the destination holds, None where it does not hold the execution as ended."""
@@ -64,7 +64,7 @@ def read_ledger(pipeline: dlt.Pipeline, listed: Collection[ExecutionId], table_f
                 if is_finished:
                     ledger.outcomes[execution] = sys.intern(poll_outcome)
                 else:
-                    ledger.partial.add(execution)
+                    ledger.partial[execution] = poll_outcome
     except DestinationUndefinedEntity:
         return Ledger()  # the first load
     return ledger

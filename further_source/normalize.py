@@ -11,25 +11,23 @@ Other shapes are read as the closest of these, and never stop a load:
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import groupby
 from typing import Any
-
-import pyarrow as pa
 
 from further_source import jsontext
 from further_source.outcomes import ExecutionId
 from further_source.polling import Ended
 
 __all__ = [
-    "CELLS_SCHEMA",
     "FINAL_OUTCOMES",
     "ROW_FIELD",
     "Answer",
+    "Block",
     "Step",
-    "cells_table",
-    "confidence_of",
+    "number_of",
     "normalize_steps",
     "poll_columns",
     "step_rows",
@@ -37,19 +35,38 @@ __all__ = [
 ]
 
 FINAL_OUTCOMES = frozenset({"completed", "failed"})
+_SCORES = {float, type(None)}
 ROW_FIELD = "_row"
 """The field of a row that is no object."""
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """Consecutive rows of a step with the same fields, unpacked: so that most work is done by the list.
+
+    The cells stand row by row, in a row in the order of `fields`. `extras` is None where no cell has any.
+    """
+
+    fields: tuple[str, ...]
+    row_count: int
+    values: list[Any]
+    confidences: list[float | None]
+    extras: list[dict[str, Any] | None] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
-    """One step of an execution. `name` is None where the API gave no text; `rows` are as the API gave them."""
+    """One step of an execution. `name` is None where the API gave no text."""
 
     index: int
-    name: str | None
-    schema: Any
-    metadata: Any
-    rows: list[Any]
+    name: str | None = None
+    schema: Any = None
+    metadata: Any = None
+    blocks: list[Block] = field(default_factory=list)
+
+    @property
+    def row_count(self) -> int:
+        return sum(block.row_count for block in self.blocks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +99,49 @@ def normalize_steps(payload: dict[str, Any] | None) -> list[Step]:
 
 def _step(index: int, step: Any) -> Step:
     if not isinstance(step, dict):
-        return Step(index, None, None, None, [])
+        return Step(index)
     name = step.get("step_name")
     name = name if isinstance(name, str) else None
     data = step.get("data")
     if isinstance(data, list):
-        return Step(index, name, None, None, data)
+        return Step(index, name, blocks=_blocks(data))
     if not isinstance(data, dict):
-        return Step(index, name, None, None, [])
+        return Step(index, name)
     rows = data.get("data")
     if isinstance(rows, dict):
         rows = [rows]
-    if not isinstance(rows, list):
-        rows = []
-    return Step(index, name, data.get("schema"), data.get("metadata"), rows)
+    return Step(index, name, data.get("schema"), data.get("metadata"), _blocks(rows if isinstance(rows, list) else []))
+
+
+def _blocks(rows: list[Any]) -> list[Block]:
+    blocks = []
+    for fields, run in groupby(rows, key=_fields):
+        same = list(run)
+        cells = same if fields is None else [cell for row in same for cell in row.values()]
+        blocks.append(Block((ROW_FIELD,) if fields is None else fields, len(same), *_unpack(cells)))
+    return blocks
+
+
+def _fields(row: Any) -> tuple[str, ...] | None:
+    return tuple(row) if type(row) is dict else None
+
+
+def _unpack(cells: list[Any]) -> tuple[list[Any], list[float | None], list[dict[str, Any] | None] | None]:
+    """Values, confidences and extras of cells."""
+    if set(map(type, cells)) == {dict} and set(map(len, cells)) == {2}:
+        try:
+            scores = [cell["confidence_score"] for cell in cells]
+            if set(map(type, scores)) <= _SCORES:
+                return [cell["value"] for cell in cells], scores, None
+        except KeyError:
+            pass
+    unpacked = [unpack_cell(cell) for cell in cells]
+    extras = [extra for _, _, extra in unpacked]
+    return (
+        [value for value, _, _ in unpacked],
+        [confidence for _, confidence, _ in unpacked],
+        extras if any(extras) else None,
+    )
 
 
 def poll_columns(ended: Ended) -> dict[str, Any]:
@@ -120,80 +166,10 @@ def step_rows(answer: Answer) -> Iterator[dict[str, Any]]:
             "workflow_execution_id": answer.execution.workflow_execution_id,
             "step_index": step.index,
             "step_name": step.name,
-            "row_count": len(step.rows),
+            "row_count": step.row_count,
             "schema": None if step.schema is None else jsontext.dumps(step.schema),
             "metadata": None if step.metadata is None else jsontext.dumps(step.metadata),
         }
-
-
-CELLS_SCHEMA = pa.schema(
-    [
-        pa.field("workflow_id", pa.string(), nullable=False),
-        pa.field("workflow_execution_id", pa.string(), nullable=False),
-        pa.field("step_index", pa.int64()),
-        pa.field("step_name", pa.string()),
-        pa.field("row_index", pa.int64()),
-        pa.field("field", pa.string()),
-        pa.field("value", pa.string()),
-        pa.field("value_type", pa.string()),
-        pa.field("value_number", pa.float64()),
-        pa.field("confidence", pa.float64()),
-        pa.field("extra", pa.string()),
-        pa.field("_dlt_load_id", pa.string(), nullable=False),
-        pa.field("_deleted", pa.bool_()),
-    ]
-)
-"""The columns of `cells`, the same in every load."""
-
-
-def cells_table(answers: Iterable[Answer], load_id: str) -> pa.Table:
-    """Records of `cells`: one per cell, and a tombstone for each execution that replaces and has no cell."""
-    columns: dict[str, list[Any]] = {name: [] for name in CELLS_SCHEMA.names}
-    for answer in answers:
-        before = len(columns["field"])
-        for step in answer.steps:
-            _append_step(columns, step)
-        count = len(columns["field"]) - before
-        if count == 0 and answer.replaces:
-            for name in CELLS_SCHEMA.names:
-                columns[name].append(True if name == "_deleted" else None)
-            columns["workflow_id"].pop()
-            columns["workflow_execution_id"].pop()
-            columns["_dlt_load_id"].pop()
-            count = 1
-        else:
-            columns["_deleted"] += [None] * count
-        columns["workflow_id"] += [answer.execution.workflow_id] * count
-        columns["workflow_execution_id"] += [answer.execution.workflow_execution_id] * count
-        columns["_dlt_load_id"] += [load_id] * count
-    return pa.table(columns, schema=CELLS_SCHEMA)
-
-
-def _append_step(columns: dict[str, list[Any]], step: Step) -> None:
-    fields, row_index = columns["field"], columns["row_index"]
-    confidence, extra = columns["confidence"], columns["extra"]
-    value_text, value_type, value_number = columns["value"], columns["value_type"], columns["value_number"]
-    before = len(fields)
-    for index, row in enumerate(step.rows):
-        cells = row if type(row) is dict else {ROW_FIELD: row}
-        fields += cells
-        row_index += [index] * len(cells)
-        for cell in cells.values():
-            value, number, rest = unpack_cell(cell)
-            confidence.append(number)
-            extra.append(None if rest is None else jsontext.dumps(rest))
-            if type(value) is str:
-                value_text.append(value)
-                value_type.append("string")
-                value_number.append(None)
-            else:
-                text, kind, number = _text_type_number(value)
-                value_text.append(text)
-                value_type.append(kind)
-                value_number.append(number)
-    count = len(fields) - before
-    columns["step_index"] += [step.index] * count
-    columns["step_name"] += [step.name] * count
 
 
 def unpack_cell(cell: Any) -> tuple[Any, float | None, dict[str, Any] | None]:
@@ -201,7 +177,7 @@ def unpack_cell(cell: Any) -> tuple[Any, float | None, dict[str, Any] | None]:
     if type(cell) is not dict or "value" not in cell:
         return cell, None, None
     score = cell.get("confidence_score")
-    confidence = score if type(score) is float else confidence_of(score)
+    confidence = score if type(score) is float else number_of(score)
     if len(cell) == 2 and "confidence_score" in cell and (confidence is not None or score is None):
         return cell["value"], confidence, None
     is_known = {"value"} if confidence is None and score is not None else {"value", "confidence_score"}
@@ -209,21 +185,9 @@ def unpack_cell(cell: Any) -> tuple[Any, float | None, dict[str, Any] | None]:
     return cell["value"], confidence, rest or None
 
 
-def confidence_of(score: Any) -> float | None:
-    """A `confidence_score` as a double; None where it is no number a double can hold."""
-    if isinstance(score, bool) or not isinstance(score, int | float | Decimal):
+def number_of(value: Any) -> float | None:
+    """A JSON number as a double; None where it is no number, or none that a double can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return None
-    number = float(score)
+    number = float(value)
     return number if math.isfinite(number) else None
-
-
-def _text_type_number(value: Any) -> tuple[str | None, str, float | None]:
-    if value is None:
-        return None, "null", None
-    if isinstance(value, bool):
-        return ("true" if value else "false"), "boolean", None
-    if isinstance(value, int | float):
-        return repr(value), "number", float(value)
-    if isinstance(value, Decimal):
-        return jsontext.dumps(value), "number", confidence_of(value)
-    return jsontext.dumps(value), ("array" if isinstance(value, list) else "object"), None

@@ -144,6 +144,7 @@ class Schedule:
         self._throttled = 0
         self._throttled_since = now
         self._throttled_at = now
+        self._throttle_eased = True
         self._throttle_interval = settings.initial_interval
         self._given_up: _GivenUp | None = None
 
@@ -228,13 +229,12 @@ class Schedule:
         self._in_flight -= 1
         if isinstance(outcome, Throttled):
             self._throttle(request, outcome, now)
-        elif request.watch is not None and request.sent_at >= self._throttled_at:
-            self._throttled = 0  # not by a new token, or tokens of short life would let 429 go on for ever
+        elif request.watch is not None:  # not by a new token: short lives would let 429 go on for ever
+            self._throttled = 0
+            self._throttle_eased = self._throttle_eased or request.sent_at >= self._throttled_at
         if request.watch is None:
             self._record_token(outcome, now)
             return None
-        if self._given_up is not None and not isinstance(outcome, Answered | Refused):
-            return self._give_up_on(request.watch, self._given_up)
         return self._record_execution(request.watch, request.token, outcome, now)
 
     def _record_token(self, outcome: Outcome | TokenOutcome, now: float) -> None:
@@ -316,9 +316,11 @@ class Schedule:
         if request.sent_at >= self._throttled_at:
             if self._throttled == 0:
                 self._throttled_since = request.sent_at
+            if self._throttle_eased:
                 self._throttle_interval = self._settings.initial_interval
             else:
                 self._throttle_interval = next_interval(self._throttle_interval, self._settings)
+            self._throttle_eased = False
             self._throttled += 1
             self._throttled_at = now
         pause = self._throttle_interval
@@ -337,12 +339,11 @@ class Schedule:
         if self._given_up is None:
             return
         while self._waiting or self._next_first < len(self._executions):
-            yield self._give_up_on(self._take(), self._given_up)
-
-    def _give_up_on(self, watch: _Watch, reason: _GivenUp) -> Ended:
-        if reason.throttled and watch.first_answer_at is not None:
-            return self._end(watch, "running", None)  # its own max_wait is over: only 429 came meanwhile
-        return self._end(watch, "unreachable", reason.error)
+            watch = self._take()
+            if self._given_up.throttled and watch.answer is not None:
+                yield self._end(watch, "running", None)  # it has been waited for: only 429 came since
+            else:
+                yield self._end(watch, "unreachable", self._given_up.error)
 
     def _end(self, watch: _Watch, poll_outcome: str, error: str | None) -> Ended:
         self._unended -= 1

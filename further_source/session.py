@@ -5,7 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from dlt.common import logger
@@ -22,7 +22,8 @@ __all__ = ["Report", "Session"]
 
 _TICK_SECONDS = 0.1
 _PAGE_SECONDS = 1.0
-_PAGE_BYTES = 4_000_000
+_PAGE_BYTES = 2_000_000
+_LOAD_BYTES = 64_000_000  # of answers: a bound on what a destination has to take at once
 
 
 @dataclass
@@ -163,16 +164,17 @@ class Session:
             self._client.close()
 
     def pages(self, until: float = math.inf) -> Iterator[list[Answer]]:
-        """What ended, in pages, until `time.monotonic()` passes `until` or polling is over.
+        """What ended, in pages, until `time.monotonic()` passes `until`, much has come, or polling is over.
 
         A page that nothing came for is empty. `until` is passed where nothing has come by then.
         """
         if self._poller is None:
             raise RuntimeError("pages() before begin()")
-        taken = False
-        while not self.exhausted and not (taken and time.monotonic() >= until):
+        taken, size = False, 0
+        while not self.exhausted and not (taken and (time.monotonic() >= until or size >= _LOAD_BYTES)):
             page = self._page(self._poller, until if taken else math.inf)
             taken = taken or bool(page)
+            size += sum(ended.size for ended in page)
             yield [answer for answer in map(self._answer, page) if answer is not None]
 
     def _page(self, poller: Poller, until: float) -> list[Ended]:
@@ -191,7 +193,7 @@ class Session:
         if ended.poll_outcome == "unreachable":
             self.report.unreachable += 1
             self.report.unreachable_error = ended.poll_error
-        held = self._ledger.outcome(ended.execution)
+        held = self._ledger.outcome(ended.execution) or self._ledger.partial.get(ended.execution)
         if held is not None and not answer.is_final:
             self.report.kept[held] += 1
             logger.warning(
@@ -201,8 +203,10 @@ class Session:
         self.report.ended[ended.poll_outcome] += 1
         if not answer.is_final:
             return answer
-        replaces = self._always_replaces or held is not None or ended.execution in self._ledger.partial
-        return Answer(ended, normalize_steps(ended.payload), replaces and self._can_replace)
+        replaces = self._always_replaces or held is not None
+        steps = normalize_steps(ended.payload)
+        rest = {key: value for key, value in (ended.payload or {}).items() if key != "steps"}
+        return Answer(replace(ended, payload=rest), steps, replaces and self._can_replace)
 
 
 def _warn_of_status(execution: ExecutionId, status: str) -> None:

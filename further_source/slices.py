@@ -13,6 +13,7 @@ import dlt
 from dlt.extract import DltSource
 from dlt.pipeline.helpers import retry_schema_update
 
+from further_source.interrupted import load_pending
 from further_source.session import Report, Session
 
 __all__ = ["Slice", "current_slice", "run_in_slices"]
@@ -90,7 +91,7 @@ def run_in_slices(
     run = Slice(stop, on_progress, shared=shared)
     refresh = pipeline.refresh
     if pipeline.has_pending_data:
-        _load(pipeline.run, pipeline, shared)
+        _load(partial(load_pending, pipeline), pipeline, shared)
     try:
         while run.session is None or not run.session.exhausted:
             with _as_current(run):

@@ -15,12 +15,13 @@ from dlt.common.typing import TSecretStrValue
 from dlt.extract import DltResource
 
 from further_source import configuration, manifest
+from further_source.cells import cells_table
 from further_source.client import Client, check_base_url
 from further_source.columns import AnswerColumns, RowTables, Types
 from further_source.destinations import Loading, loading_of
 from further_source.exceptions import ConfigurationError
 from further_source.ledger import Ledger, read_ledger
-from further_source.normalize import Answer, cells_table, poll_columns, step_rows
+from further_source.normalize import Answer, poll_columns, step_rows
 from further_source.outcomes import ExecutionId
 from further_source.session import Report, Session
 from further_source.settings import PRODUCTION_URL, SOURCE_NAME

@@ -77,7 +77,7 @@ class Poller:
         max_bytes: How many bytes of answers may wait to be loaded before no more is asked.
     """
 
-    def __init__(self, poll: Callable[[], Iterator[Ended]], *, max_bytes: int = 8_000_000) -> None:
+    def __init__(self, poll: Callable[[], Iterator[Ended]], *, max_bytes: int = 4_000_000) -> None:
         self._poll = poll
         self._max_bytes = max_bytes
         self._buffer: deque[Ended] = deque()
@@ -103,7 +103,7 @@ class Poller:
         with self._changed:
             return self._over and not self._buffer
 
-    def page(self, seconds: float, *, max_bytes: int = 4_000_000) -> list[Ended]:
+    def page(self, seconds: float, *, max_bytes: int = 2_000_000) -> list[Ended]:
         """What comes within `seconds`, in the order it came, cut at about `max_bytes` of answers."""
         page: list[Ended] = []
         size = 0

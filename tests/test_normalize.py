@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from further_source import jsontext
+from further_source.cells import CELLS_SCHEMA, cells_table
 from further_source.normalize import (
-    CELLS_SCHEMA,
     Answer,
-    cells_table,
-    confidence_of,
     normalize_steps,
+    number_of,
     poll_columns,
     step_rows,
     unpack_cell,
@@ -156,4 +155,4 @@ def test_poll_columns_are_how_polling_went() -> None:
 def test_a_cell_is_value_confidence_and_rest() -> None:
     assert unpack_cell({"value": 1, "confidence_score": 0.5}) == (1, 0.5, None)
     assert unpack_cell({"confidence_score": 0.5}) == ({"confidence_score": 0.5}, None, None)
-    assert [confidence_of(score) for score in (1, 0.5, True, "1", None)] == [1.0, 0.5, None, None, None]
+    assert [number_of(score) for score in (1, 0.5, True, "1", None)] == [1.0, 0.5, None, None, None]

@@ -1,0 +1,162 @@
+"""The lossless record as arrow: one record per cell."""
+
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from further_source import jsontext
+from further_source.normalize import Answer, Block, Step, number_of
+
+__all__ = ["CELLS_SCHEMA", "cells_table"]
+
+CELLS_SCHEMA = pa.schema(
+    [
+        pa.field("workflow_id", pa.string(), nullable=False),
+        pa.field("workflow_execution_id", pa.string(), nullable=False),
+        pa.field("step_index", pa.int64()),
+        pa.field("step_name", pa.string()),
+        pa.field("row_index", pa.int64()),
+        pa.field("field", pa.string()),
+        pa.field("value", pa.string()),
+        pa.field("value_type", pa.string()),
+        pa.field("value_number", pa.float64()),
+        pa.field("confidence", pa.float64()),
+        pa.field("extra", pa.string()),
+        pa.field("_dlt_load_id", pa.string(), nullable=False),
+        pa.field("_deleted", pa.bool_()),
+    ]
+)
+"""The columns of `cells`, the same in every load."""
+
+_VALUE_TYPES = {
+    str: "string",
+    bool: "boolean",
+    int: "number",
+    float: "number",
+    Decimal: "number",
+    list: "array",
+    dict: "object",
+    type(None): "null",
+}
+
+
+def cells_table(answers: Iterable[Answer], load_id: str) -> pa.Table:
+    """Records of `cells`: one per cell, and a tombstone for each execution that replaces and has no cell."""
+    builder = _Builder()
+    for answer in answers:
+        builder.add(answer)
+    return builder.finish(load_id)
+
+
+class _Runs:
+    """A column of values that stay the same from record to record: each with where its run ends."""
+
+    def __init__(self) -> None:
+        self._values: list[Any] = []
+        self._ends: list[int] = []
+
+    def add(self, value: Any, end: int) -> None:
+        if end > (self._ends[-1] if self._ends else 0):
+            self._values.append(value)
+            self._ends.append(end)
+
+    def column(self, value_of: Callable[[Any], Any], of_type: pa.DataType) -> pa.Array:
+        values = pa.array(map(value_of, self._values), of_type)
+        if not self._ends:
+            return values
+        return pc.run_end_decode(pa.RunEndEncodedArray.from_arrays(pa.array(self._ends, pa.int32()), values))
+
+
+class _Builder:
+    """Collects cells; what is the same for many of them is kept in runs, and written out by arrow."""
+
+    def __init__(self) -> None:
+        self._executions, self._steps, self._rows, self._deleted = _Runs(), _Runs(), _Runs(), _Runs()
+        self._fields: list[str | None] = []
+        self._values: list[str | None] = []
+        self._value_types: list[str | None] = []
+        self._numbers: list[float | None] = []
+        self._confidences: list[float | None] = []
+        self._extras: list[str | None] = []
+
+    def add(self, answer: Answer) -> None:
+        before = len(self._fields)
+        for step in answer.steps:
+            self._add_step(step)
+        is_tombstone = answer.replaces and len(self._fields) == before
+        if is_tombstone:
+            for column in (
+                self._fields,
+                self._values,
+                self._value_types,
+                self._numbers,
+                self._confidences,
+                self._extras,
+            ):
+                column.append(None)
+            self._steps.add(None, len(self._fields))
+            self._rows.add(None, len(self._fields))
+        self._executions.add(answer.execution, len(self._fields))
+        self._deleted.add(True if is_tombstone else None, len(self._fields))
+
+    def _add_step(self, step: Step) -> None:
+        row_index = 0
+        for block in step.blocks:
+            width, end = len(block.fields), len(self._fields)
+            for _ in range(block.row_count):
+                end += width
+                self._rows.add(row_index, end)
+                row_index += 1
+            self._fields += block.fields * block.row_count
+            self._confidences += block.confidences
+            self._add_extras(block)
+            self._add_values(block.values)
+        self._steps.add(step, len(self._fields))
+
+    def _add_extras(self, block: Block) -> None:
+        if block.extras is None:
+            self._extras += [None] * len(block.values)
+        else:
+            self._extras += [None if extra is None else jsontext.dumps(extra) for extra in block.extras]
+
+    def _add_values(self, values: list[Any]) -> None:
+        if set(map(type, values)) == {str}:
+            self._values += values
+            self._value_types += ["string"] * len(values)
+            self._numbers += [None] * len(values)
+            return
+        self._values += [value if type(value) is str else _text(value) for value in values]
+        self._value_types += [_VALUE_TYPES[type(value)] for value in values]
+        self._numbers += [
+            value if type(value) is float else None if type(value) is str else number_of(value) for value in values
+        ]
+
+    def finish(self, load_id: str) -> pa.Table:
+        text, whole, double = pa.string(), pa.int64(), pa.float64()
+        columns = {
+            "workflow_id": self._executions.column(lambda execution: execution.workflow_id, text),
+            "workflow_execution_id": self._executions.column(lambda execution: execution.workflow_execution_id, text),
+            "step_index": self._steps.column(lambda step: step and step.index, whole),
+            "step_name": self._steps.column(lambda step: step and step.name, text),
+            "row_index": self._rows.column(lambda row_index: row_index, whole),
+            "field": pa.array(self._fields, text),
+            "value": pa.array(self._values, text),
+            "value_type": pa.array(self._value_types, text),
+            "value_number": pa.array(self._numbers, double),
+            "confidence": pa.array(self._confidences, double),
+            "extra": pa.array(self._extras, text),
+            "_dlt_load_id": pa.repeat(pa.scalar(load_id, text), len(self._fields)),
+            "_deleted": self._deleted.column(lambda deleted: deleted, pa.bool_()),
+        }
+        return pa.table(columns, schema=CELLS_SCHEMA)
+
+
+def _text(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value) if isinstance(value, int | float) else jsontext.dumps(value)

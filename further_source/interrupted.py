@@ -1,0 +1,73 @@
+"""Goes on with what an earlier run left pending: its destination failed, or it was killed.
+
+`pipeline.run()` alone would not do. Where the destination has no dataset yet it throws the pending packages away.
+And dlt loads a file into a staging table, then notes that it has: a process killed in between does not know, and
+loads the file again on resuming. Its rows would be merged twice, for merges here trust that nothing is doubled. So
+where that is in doubt the staging table is emptied, and all its files are loaded again.
+"""
+
+from typing import Any
+
+import dlt
+from dlt.common.destination.client import WithStagingDataset
+from dlt.common.storages import PackageStorage
+
+__all__ = ["load_pending"]
+
+_FOLLOW_UPS = {"sql", "reference"}
+
+
+def load_pending(pipeline: dlt.Pipeline) -> None:
+    """Loads the packages that are pending, every row once.
+
+    Raises:
+        dlt.pipeline.exceptions.PipelineStepFailed: As of `pipeline.run`.
+    """
+    _empty_doubtful_staging(pipeline)
+    pipeline.normalize()
+    pipeline.load()
+
+
+def _empty_doubtful_staging(pipeline: dlt.Pipeline) -> None:
+    """Empties the staging tables of pending packages that may hold a file already, and queues their files again."""
+    packages = pipeline._get_load_storage().normalized_packages
+    for load_id in pipeline.list_normalized_load_packages():
+        if tables := _in_doubt(packages, load_id):
+            with pipeline.destination_client() as client:
+                if isinstance(client, WithStagingDataset):
+                    tables = {table for table in tables if client.should_load_data_to_staging_dataset(table)}
+                    with client.with_staging_dataset() as staging:
+                        staging.initialize_storage(truncate_tables=tables)
+                    _queue_again(packages, load_id, tables)
+
+
+def _in_doubt(packages: PackageStorage, load_id: str) -> set[str]:
+    """Tables with a file that was being loaded, and no word of how that ended."""
+    return {
+        job.table_name
+        for state, job in packages.list_all_jobs_with_states(load_id)
+        if state == "started_jobs"
+        and job.file_format not in _FOLLOW_UPS
+        and packages.load_pending_transition(load_id, job.file_name()) is None
+    }
+
+
+def _queue_again(packages: PackageStorage, load_id: str, tables: set[str]) -> None:
+    jobs: list[tuple[Any, Any]] = [
+        (state, job)
+        for state, job in packages.list_all_jobs_with_states(load_id)
+        if state in {"started_jobs", "completed_jobs"}
+        and job.table_name in tables
+        and job.file_format not in _FOLLOW_UPS
+    ]
+    # The ones in doubt last: killed in the midst of this, the next run must find them and begin anew.
+    jobs.sort(
+        key=lambda found: (
+            found[0] == "started_jobs",
+            packages.load_pending_transition(load_id, found[1].file_name()) is None,
+        )
+    )
+    for state, job in jobs:
+        # Under another name: a destination that knows its jobs by name would take it for done.
+        packages._move_job(load_id, state, "new_jobs", job.file_name(), job.with_retry().file_name())
+        packages.clear_pending_transition(load_id, job.file_name())
