@@ -1,9 +1,13 @@
 """Goes on with what an earlier run left pending: its destination failed, or it was killed.
 
-`pipeline.run()` alone would not do. Where the destination has no dataset yet it throws the pending packages away.
-And dlt loads a file into a staging table, then notes that it has: a process killed in between does not know, and
-loads the file again on resuming. Its rows would be merged twice, for merges here trust that nothing is doubled. So
-where that is in doubt the staging table is emptied, and all its files are loaded again.
+`pipeline.run()` alone would not do:
+
+- Where the destination has no dataset yet, it throws the pending packages away.
+- A process killed after a package was normalized, and before its extracted files were deleted, leaves both. dlt would
+  normalize the package again, and fail at every run, for it is there already.
+- dlt loads a file into a staging table, then notes that it has. A process killed in between does not know, and loads
+  the file again on resuming: its rows would be merged twice, for merges here trust that nothing is doubled. Where
+  that is in doubt, the staging table is emptied and all its files are loaded again.
 """
 
 from typing import Any
@@ -23,9 +27,16 @@ def load_pending(pipeline: dlt.Pipeline) -> None:
     Raises:
         dlt.pipeline.exceptions.PipelineStepFailed: As of `pipeline.run`.
     """
+    _delete_what_is_normalized(pipeline)
     _empty_doubtful_staging(pipeline)
     pipeline.normalize()
     pipeline.load()
+
+
+def _delete_what_is_normalized(pipeline: dlt.Pipeline) -> None:
+    extracted = pipeline._get_normalize_storage().extracted_packages
+    for load_id in set(pipeline.list_extracted_load_packages()) & set(pipeline.list_normalized_load_packages()):
+        extracted.delete_package(load_id)
 
 
 def _empty_doubtful_staging(pipeline: dlt.Pipeline) -> None:

@@ -8,8 +8,6 @@ from pathlib import PurePath
 from typing import Any
 
 import dlt
-import pyarrow as pa
-import pyarrow.dataset
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.destinations.fs_client import FSClientBase
 from dlt.destinations.sql_client import SqlClientBase
@@ -92,17 +90,19 @@ def _in_files(pipeline: dlt.Pipeline, table_format: str | None) -> Iterator[_End
                 yield workflow_id, execution_id, poll_outcome, load_id in finished_loads
 
 
-def _batches(client: Any, table_format: str | None) -> Iterable[pa.RecordBatch]:
+def _batches(client: Any, table_format: str | None) -> Iterable[Any]:
     """All of `executions`."""
-    batches: Iterable[pa.RecordBatch]
+    import pyarrow.dataset  # takes long to import: pandas comes with it
+
+    batches: Iterable[Any]
     if table_format == "delta":
         batches = client.load_open_table("delta", "executions").to_pyarrow_dataset().to_batches(columns=list(_COLUMNS))
     elif table_format == "iceberg":
         batches = client.load_open_table("iceberg", "executions").scan(selected_fields=_COLUMNS).to_arrow_batch_reader()
     else:
         files = [file for file in client.list_table_files("executions") if file.endswith(".parquet")]
-        schema = pa.schema([(name, pa.string()) for name in _COLUMNS])
-        batches = pa.dataset.dataset(files, schema, format="parquet", filesystem=client.fs_client).to_batches()
+        schema = pyarrow.schema([(name, pyarrow.string()) for name in _COLUMNS])
+        batches = pyarrow.dataset.dataset(files, schema, format="parquet", filesystem=client.fs_client).to_batches()
     return batches
 
 

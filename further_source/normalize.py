@@ -31,6 +31,7 @@ __all__ = [
     "normalize_steps",
     "poll_columns",
     "step_rows",
+    "step_tombstone",
     "unpack_cell",
 ]
 
@@ -142,6 +143,11 @@ def _unpack(cells: list[Any]) -> tuple[list[Any], list[float | None], list[dict[
         [confidence for _, confidence, _ in unpacked],
         extras if any(extras) else None,
     )
+
+
+def step_tombstone(answer: Answer) -> dict[str, Any]:
+    """The record that takes an execution's steps away where it has none now."""
+    return {**answer.execution._asdict(), "_deleted": True}
 
 
 def poll_columns(ended: Ended) -> dict[str, Any]:

@@ -2,32 +2,28 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import Any, Optional
+from functools import partial
+from typing import TYPE_CHECKING, Any, Optional
 
 import dlt
-import pyarrow as pa
-from dlt.common import logger
-from dlt.common.normalizers.naming import NamingConvention
 from dlt.common.typing import TSecretStrValue
 from dlt.extract import DltResource
 
 from further_source import configuration, manifest
-from further_source.cells import cells_table
 from further_source.client import Client, check_base_url
-from further_source.columns import AnswerColumns, RowTables, Types
-from further_source.destinations import Loading, loading_of
 from further_source.exceptions import ConfigurationError
 from further_source.ledger import Ledger, read_ledger
-from further_source.normalize import Answer, poll_columns, step_rows
+from further_source.normalize import Answer, step_rows, step_tombstone
 from further_source.outcomes import ExecutionId
 from further_source.session import Report, Session
 from further_source.settings import PRODUCTION_URL, SOURCE_NAME
-from further_source.shared import SharedTables, Tables
 from further_source.slices import Slice, current_slice
-from further_source.tables import EXECUTIONS_COLUMNS, OWN_COLUMNS
+
+if TYPE_CHECKING:
+    from further_source.destinations import Loading
+    from further_source.records import Records
 
 __all__ = ["Page", "further_source"]
 
@@ -118,49 +114,18 @@ def further_source(
     return _resources(session, row_tables=row_tables)
 
 
-@dataclass(frozen=True)
-class _Destination:
-    """What is known of the destination for the length of a polling."""
-
-    loading: Loading
-    naming: NamingConvention
-    row_tables: RowTables
-    answer_columns: AnswerColumns
-    shared: SharedTables | None = None
-
-    def execution_rows(self, answers: list[Answer]) -> list[dict[str, Any]]:
-        if self.shared is None or not answers:
-            return [_execution_row(answer, self.answer_columns) for answer in answers]
-
-        def build(tables: Tables) -> tuple[list[dict[str, Any]], Tables]:
-            columns = _answer_columns(self.naming, tables.get("executions"), self.loading)
-            rows = [_execution_row(answer, columns) for answer in answers]
-            return rows, {"executions": columns.types}
-
-        return self.shared.settle(build)
-
-    def wide_tables(self, answers: list[Answer], load_id: str) -> list[tuple[str, pa.Table]]:
-        if self.shared is None:
-            return list(self.row_tables.arrow_tables(answers, load_id))
-
-        def build(tables: Tables) -> tuple[list[tuple[str, pa.Table]], Tables]:
-            row_tables = RowTables(self.naming, tables, _warn_once, self.loading.max_fields)
-            built = list(row_tables.arrow_tables(answers, load_id))
-            return built, {name: row_tables.types_of(table) for name, table in built}
-
-        return self.shared.settle(build)
-
-
 def _resources(session: Session, *, row_tables: bool) -> list[DltResource]:
-    known: list[_Destination] = []  # set by `polled`, before it yields
+    known: list[Records] = []  # set by `polled`, before it yields
 
     @dlt.resource(name="polled", selected=False)
     def polled() -> Iterator[Page]:
         run = current_slice()
         if not session.begun:
-            destination = _destination(shared=run is not None and run.shared)
-            _begin(session, destination.loading, run)
-            known[:] = [destination]
+            from further_source.records import records_of  # with pyarrow, which takes long to import
+
+            records = records_of(dlt.current.pipeline(), dlt.current.source(), shared=run is not None and run.shared)
+            _begin(session, records.loading, run)
+            known[:] = [records]
             yield Page([], session.report)
         if run is not None:
             yield from _slice(session, run)
@@ -169,7 +134,7 @@ def _resources(session: Session, *, row_tables: bool) -> list[DltResource]:
 
     @dlt.transformer(data_from=polled, name="executions")
     def executions(page: Page) -> Iterator[Any]:
-        rows = known[0].execution_rows(page.answers)
+        rows = known[0].executions(page.answers)
         page.report.rows["executions"] += len(rows)
         yield rows or dlt.mark.materialize_table_schema()
 
@@ -177,57 +142,26 @@ def _resources(session: Session, *, row_tables: bool) -> list[DltResource]:
     def steps(page: Page) -> Iterator[Any]:
         rows = [row for answer in page.answers for row in step_rows(answer)]
         page.report.rows["steps"] += len(rows)
-        rows += [_tombstone(answer.execution) for answer in page.answers if answer.replaces and not answer.steps]
+        rows += [step_tombstone(answer) for answer in page.answers if answer.replaces and not answer.steps]
         yield rows or dlt.mark.materialize_table_schema()
 
     @dlt.transformer(data_from=polled, name="cells")
     def cells(page: Page) -> Iterator[Any]:
-        table = cells_table(page.answers, _load_id())
-        page.report.rows["cells"] += table.num_rows - _deleted(table)
-        yield known[0].loading.keyed("cells", table)
+        table = known[0].cells(page.answers, _load_id())
+        page.report.rows["cells"] += table.column("_deleted").null_count
+        yield table
 
     @dlt.transformer(data_from=polled, name="rows")
     def rows(page: Page) -> Iterator[Any]:
-        loading = known[0].loading
-        for name, table in known[0].wide_tables(page.answers, _load_id()):
-            page.report.rows[name] += table.num_rows - _deleted(table)
-            hints = dlt.mark.make_hints(table_name=name, **loading.hints("rows"))
-            yield dlt.mark.with_hints(loading.keyed("rows", table), hints, create_table_variant=True)
+        for name, table in known[0].rows(page.answers, _load_id()):
+            page.report.rows[name] += table.column("_deleted").null_count
+            hints = dlt.mark.make_hints(table_name=name, **known[0].loading.hints("rows"))
+            yield dlt.mark.with_hints(table, hints, create_table_variant=True)
 
     return [polled, executions, steps, cells, rows] if row_tables else [polled, executions, steps, cells]
 
 
-def _destination(*, shared: bool) -> _Destination:
-    source = dlt.current.source()
-    pipeline = dlt.current.pipeline()
-    schema = source.schema
-    # dlt sets it on what is selected alone; what is loaded already stays what it is.
-    formats: list[Any] = [resource.table_format for resource in source.resources.selected.values()]
-    formats += [schema.tables[name].get("table_format") for name in schema.data_table_names()]
-    table_format = next(filter(None, formats), None)
-    loading = loading_of(pipeline, table_format)
-    for name in ("executions", "steps", "cells"):
-        source.resources[name].apply_hints(**loading.hints(name))
-    types = {name: _types(schema.tables[name]["columns"]) for name in schema.data_table_names()}
-    return _Destination(
-        loading=loading,
-        naming=schema.naming,
-        row_tables=RowTables(schema.naming, types, logger.warning, loading.max_fields),
-        answer_columns=_answer_columns(schema.naming, types.get("executions"), loading),
-        shared=SharedTables(pipeline, loading.stored_columns) if shared and SharedTables.can_be(pipeline) else None,
-    )
-
-
-def _answer_columns(naming: NamingConvention, types: Mapping[str, str] | None, loading: Loading) -> AnswerColumns:
-    return AnswerColumns(OWN_COLUMNS, naming, dict(types or _types(EXECUTIONS_COLUMNS)), loading.max_fields)
-
-
-@lru_cache(maxsize=1024)
-def _warn_once(message: str) -> None:
-    logger.warning(message)
-
-
-def _begin(session: Session, loading: Loading, run: Slice | None) -> None:
+def _begin(session: Session, loading: "Loading", run: Slice | None) -> None:
     ledger = _ledger(session.listed, loading.table_format)
     if session.reload and not loading.can_replace:
         raise ConfigurationError(f"reload: {loading} cannot take away what was loaded before; load into a new dataset")
@@ -268,22 +202,5 @@ def _ledger(listed: Sequence[ExecutionId], table_format: str | None) -> Ledger |
     return read_ledger(dlt.current.pipeline(), listed, table_format)
 
 
-def _types(columns: Any) -> Types:
-    return {name: column["data_type"] for name, column in columns.items() if "data_type" in column}
-
-
 def _load_id() -> str:
     return dlt.current.load_package_state()["load_id"]
-
-
-def _deleted(table: Any) -> int:
-    return int(table.num_rows - table.column("_deleted").null_count)
-
-
-def _execution_row(answer: Answer, columns: AnswerColumns) -> dict[str, Any]:
-    ours = ("workflow_id", "workflow_execution_id", "status", "steps")
-    return {**columns.row(answer.ended.payload, ours), **poll_columns(answer.ended)}
-
-
-def _tombstone(execution: ExecutionId) -> dict[str, Any]:
-    return {**execution._asdict(), "_deleted": True}

@@ -1,0 +1,99 @@
+"""Answers in, records for the tables of one destination out, with what is known of these tables meanwhile."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import dlt
+import pyarrow as pa
+from dlt.common import logger
+from dlt.common.normalizers.naming import NamingConvention
+from dlt.extract import DltSource
+
+from further_source.cells import cells_table
+from further_source.columns import AnswerColumns, RowTables, Types
+from further_source.destinations import Loading, loading_of
+from further_source.normalize import Answer, poll_columns
+from further_source.shared import SharedTables, Tables
+from further_source.tables import EXECUTIONS_COLUMNS, OWN_COLUMNS
+
+__all__ = ["Records", "records_of"]
+
+_NOT_AS_THEY_COME = ("workflow_id", "workflow_execution_id", "status", "steps")
+
+
+@dataclass(frozen=True)
+class Records:
+    """Makes the records of one polling. `shared` is set where other loads add to the same tables."""
+
+    loading: Loading
+    naming: NamingConvention
+    row_tables: RowTables
+    answer_columns: AnswerColumns
+    shared: SharedTables | None = None
+
+    def executions(self, answers: list[Answer]) -> list[dict[str, Any]]:
+        if self.shared is None or not answers:
+            return [_execution_row(answer, self.answer_columns) for answer in answers]
+
+        def build(tables: Tables) -> tuple[list[dict[str, Any]], Tables]:
+            columns = _answer_columns(self.naming, tables.get("executions"), self.loading)
+            rows = [_execution_row(answer, columns) for answer in answers]
+            return rows, {"executions": columns.types}
+
+        return self.shared.settle(build)
+
+    def cells(self, answers: list[Answer], load_id: str) -> pa.Table:
+        return self.loading.keyed("cells", cells_table(answers, load_id))
+
+    def rows(self, answers: list[Answer], load_id: str) -> list[tuple[str, pa.Table]]:
+        """The wide tables by name."""
+        return [(name, self.loading.keyed("rows", table)) for name, table in self._wide_tables(answers, load_id)]
+
+    def _wide_tables(self, answers: list[Answer], load_id: str) -> list[tuple[str, pa.Table]]:
+        if self.shared is None:
+            return list(self.row_tables.arrow_tables(answers, load_id))
+
+        def build(tables: Tables) -> tuple[list[tuple[str, pa.Table]], Tables]:
+            row_tables = RowTables(self.naming, tables, _warn_once, self.loading.max_fields)
+            built = list(row_tables.arrow_tables(answers, load_id))
+            return built, {name: row_tables.types_of(table) for name, table in built}
+
+        return self.shared.settle(build)
+
+
+def records_of(pipeline: dlt.Pipeline, source: DltSource, *, shared: bool) -> Records:
+    """For the destination of a pipeline that is extracting a source; hints the source's tables for it."""
+    schema = source.schema
+    # dlt sets it on what is selected alone; what is loaded already stays what it is.
+    formats: list[Any] = [resource.table_format for resource in source.resources.selected.values()]
+    formats += [schema.tables[name].get("table_format") for name in schema.data_table_names()]
+    loading = loading_of(pipeline, next(filter(None, formats), None))
+    for name in ("executions", "steps", "cells"):
+        source.resources[name].apply_hints(**loading.hints(name))
+    types = {name: _types(schema.tables[name]["columns"]) for name in schema.data_table_names()}
+    return Records(
+        loading=loading,
+        naming=schema.naming,
+        row_tables=RowTables(schema.naming, types, logger.warning, loading.max_fields),
+        answer_columns=_answer_columns(schema.naming, types.get("executions"), loading),
+        shared=SharedTables(pipeline, loading.stored_columns) if shared and SharedTables.can_be(pipeline) else None,
+    )
+
+
+def _answer_columns(naming: NamingConvention, types: Mapping[str, str] | None, loading: Loading) -> AnswerColumns:
+    return AnswerColumns(OWN_COLUMNS, naming, dict(types or _types(EXECUTIONS_COLUMNS)), loading.max_fields)
+
+
+def _types(columns: Any) -> Types:
+    return {name: column["data_type"] for name, column in columns.items() if "data_type" in column}
+
+
+def _execution_row(answer: Answer, columns: AnswerColumns) -> dict[str, Any]:
+    return {**columns.row(answer.ended.payload, _NOT_AS_THEY_COME), **poll_columns(answer.ended)}
+
+
+@lru_cache(maxsize=1024)
+def _warn_once(message: str) -> None:
+    logger.warning(message)
