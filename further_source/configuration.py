@@ -85,7 +85,7 @@ def check_polling(
             "lower one or raise the other"
         )
     check_number("max_wait", max_wait, least=0)
-    check_number("max_requests_per_second", max_requests_per_second, least=0, included=False)
+    check_number("max_requests_per_second", max_requests_per_second, least=0.001)
     if not isinstance(max_workers, int):
         raise ConfigurationError(f"max_workers is {_shown(max_workers)}: it must be a whole number")
     check_number("max_workers", max_workers, least=1)

@@ -77,8 +77,8 @@ class Loading:
         if file_format in self.formats:
             hints["file_format"] = file_format
         if self.destination == "bigquery":
-            for name in _CLUSTERS.get(table, MERGE_KEY):
-                columns[name]["cluster"] = True
+            # As dlt's bigquery_adapter has it, which takes resources alone; the hints of columns are deprecated.
+            hints["additional_table_hints"] = {"x-bigquery-cluster-columns": _CLUSTERS.get(table, MERGE_KEY)}
             if table == "executions":
                 columns["poll_last_at"]["partition"] = True
         return hints

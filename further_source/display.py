@@ -4,14 +4,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TextIO
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from typing import TYPE_CHECKING, TextIO
 
 from further_source.failures import printable
 from further_source.session import Report
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 __all__ = ["review_query", "show_progress", "summary", "text_table"]
 
@@ -47,7 +46,11 @@ def show_progress(*, quiet: bool) -> Iterator[Callable[[Report], None]]:
         yield _Lines(sys.stderr)
 
 
-def _bar() -> Progress:
+def _bar() -> "Progress":
+    # Imported where there is a terminal, for runs from cron start faster without.
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -116,6 +119,9 @@ def review_query(dataset: str) -> str:
 
 def text_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table of plain text; control characters in it are escaped."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="")
     for header in headers:
         table.add_column(header, overflow="ellipsis", no_wrap=True)

@@ -9,7 +9,6 @@ from dlt.common.configuration.exceptions import (
 )
 from dlt.common.destination.exceptions import DestinationException, UnknownDestinationModule
 from dlt.common.exceptions import MissingDependencyException
-from dlt.common.storages import ParsedLoadJobFileName
 from dlt.destinations.exceptions import DestinationConnectionError
 from dlt.load.exceptions import LoadClientJobException, LoadClientJobFailed, LoadClientJobTerminalRetry
 from dlt.pipeline.exceptions import PipelineStepFailed
@@ -95,7 +94,7 @@ def _load_failure(causes: list[BaseException], pipeline: dlt.Pipeline | None) ->
 def _reason(causes: list[BaseException]) -> str:
     for cause in causes:
         if isinstance(cause, LoadClientJobException):
-            table = ParsedLoadJobFileName.parse(cause.job_id).table_name
+            table = cause.job_id.partition(".")[0]
             return f"table {table}: {getattr(cause, 'failed_message', cause)}"
         if isinstance(cause, DestinationConnectionError):
             return str(cause.inner_exc)

@@ -129,9 +129,10 @@ def run(options: argparse.Namespace, stop: Stop) -> int:
     from further_source.session import Report
 
     set_defaults(dlt.config)
-    with executions_to_load(options) as source:
+    with executions_to_load(options) as (source, anything_listed):
         settings = pipeline_settings(options)
         location, dataset = check_destination(settings)
+        table_format = configured_table_format(settings["destination"])
         with only_load(settings["pipeline_name"], settings["pipelines_dir"]):
             pipeline = dlt.pipeline(**settings)
             report, error = Report(), None
@@ -143,22 +144,38 @@ def run(options: argparse.Namespace, stop: Stop) -> int:
                     show(latest)
 
                 try:
-                    run_in_slices(pipeline, source, stop=stop, on_progress=on_progress, shared=bool(options.shard))
+                    if anything_listed or not has_tables(pipeline):
+                        run_in_slices(
+                            pipeline,
+                            source,
+                            stop=stop,
+                            on_progress=on_progress,
+                            table_format=table_format,
+                            shared=bool(options.shard),
+                        )
                 except Exception as raised:
                     error = as_further_error(raised, pipeline)
                     error.__cause__ = raised
             # Where the destination failed, what the report counts may not be there yet.
             if not options.quiet and not (error and (isinstance(error, LoadError) or not report.listed)):
                 destination = pipeline.destination.destination_name
-                print(summary(report, destination=destination, dataset=dataset, location=location))
+                show_result(summary(report, destination=destination, dataset=dataset, location=location))
                 if options.demo and error is None:
-                    print(review(pipeline, dataset))
+                    show_result(review(pipeline, dataset))
     if error is not None:
         raise error
     if report.nothing_reached:
         fail(f"every execution asked was unreachable, the last with: {report.unreachable_error}")
         return EXIT_FAILED
     return EXIT_NOT_COMPLETED if options.strict and not report.all_completed else 0
+
+
+def show_result(text: str) -> None:
+    """Prints to standard output; to whoever stopped reading it, as `head` does, nothing."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def set_defaults(config: Any) -> None:
@@ -184,7 +201,7 @@ def set_defaults(config: Any) -> None:
 
 @contextmanager
 def executions_to_load(options: argparse.Namespace) -> Iterator[Any]:
-    """The source of what is listed; with --demo that of a sandbox, which runs as long as it is needed."""
+    """The source of what is listed, and whether anything is; with --demo that of a sandbox, which runs meanwhile."""
     from further_source import ConfigurationError, further_source, manifest
     from further_source.configuration import parse_list
     from further_source.settings import SOURCE_NAME
@@ -193,7 +210,7 @@ def executions_to_load(options: argparse.Namespace) -> Iterator[Any]:
     given = {key: value for key, value in given.items() if value is not None}
     if options.demo:
         with demo_source(given) as source:
-            yield source
+            yield source, True
         return
 
     import dlt
@@ -210,12 +227,11 @@ def executions_to_load(options: argparse.Namespace) -> Iterator[Any]:
         manifest.read_executions(options.ids, origin="arguments"),
         manifest.read_executions_file(options.executions) if options.executions else (),
         manifest.read_executions(configured),
+        manifest.read_executions_file(configured_file) if configured_file else (),
     )
     if options.shard:
-        listed += manifest.read_executions_file(configured_file) if configured_file else ()
         listed = list(manifest.shard(listed, *options.shard))
-        given["executions_file"] = ""
-    yield further_source(executions=listed, **given)
+    yield further_source(executions=listed, executions_file="", **given), bool(listed)
 
 
 @contextmanager
@@ -308,14 +324,37 @@ def check_destination(settings: dict[str, Any]) -> tuple[str, str]:
         pipeline = dlt.pipeline(**{**settings, "pipelines_dir": directory, "dataset_name": None})
         client: Any = pipeline.destination_client()
         config = client.config
+        config.dataset_name = dataset
         if config.destination_type.endswith("duckdb"):
             file = Path(str(config.credentials.database))
             if file.stem.lower() == client.schema.naming.normalize_table_identifier(dataset).lower():
                 raise ConfigurationError(
                     f"dataset {dataset}: DuckDB cannot tell it from its file {file.name}; choose another --dataset"
                 )
-        config.dataset_name = dataset
-        return one_line(str(config)), config.normalize_dataset_name(client.schema)
+            location = f"duckdb:///{file.absolute()}"  # as dlt shows it too, by way of all of sqlalchemy
+        else:
+            location = str(config)
+        return one_line(location), config.normalize_dataset_name(client.schema)
+
+
+def configured_table_format(destination: Any) -> str | None:
+    """`table_format` of the destination's configuration: whether a data lake has Delta or Iceberg tables."""
+    import dlt
+
+    from further_source import ConfigurationError
+
+    name = destination if isinstance(destination, str) else destination.destination_name
+    key = f"destination.{name}.table_format"
+    configured: Any = dlt.config.get(key)
+    if configured not in (None, "", "delta", "iceberg"):
+        raise ConfigurationError(f"{key}: {configured!r} is neither delta nor iceberg")
+    return configured or None
+
+
+def has_tables(pipeline: Any) -> bool:
+    """Whether a load has made the tables, and left nothing to load: then an empty list is nothing to do."""
+    tables = pipeline.default_schema.tables if pipeline.default_schema_name else {}
+    return {"executions", "steps", "cells"} <= tables.keys() and not pipeline.has_pending_data
 
 
 def review(pipeline: Any, dataset: str) -> str:

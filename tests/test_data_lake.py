@@ -2,7 +2,10 @@
 
 import gzip
 import logging
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,6 @@ from dlt.common import logger as dlt_logger
 from dlt.common.libs.pyiceberg import get_iceberg_tables
 from dlt.pipeline.exceptions import PipelineStepFailed
 from loading import WORKFLOW, asked, cells_of, serve_rows, source_of
-from moto.server import ThreadedMotoServer
 
 from further_source import ConfigurationError, run_in_slices
 from further_source.failures import as_further_error
@@ -199,8 +201,8 @@ def test_cells_alone_are_refused_a_second_time_where_they_would_be_upserted(sand
             )
 
         assert str(as_further_error(raised.value, lake.pipeline)) == (
-            f"executions is not selected, so all is asked again, and a destination of {table_format} tables cannot take "
-            "away what an execution no longer has; select it, or load into a new dataset"
+            f"executions is not selected, so all is asked again, and a destination of {table_format} tables cannot "
+            "take away what an execution no longer has; select it, or load into a new dataset"
         )
         assert asked(sandbox)[table_format] == 1
 
@@ -220,14 +222,32 @@ def test_tables_stay_of_the_format_that_they_were_made_in(sandbox: Sandbox, tmp_
     ]
 
 
+# In a process of its own: Delta's reader holds the interpreter while it waits for S3.
+SERVE_S3 = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print("http://%s:%s" % server.get_host_and_port(), flush=True)
+sys.stdin.read()
+"""
+
+
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """The endpoint of an S3 on loopback."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVE_S3], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    try:
+        yield server.stdout.readline().strip()
+    finally:
+        server.kill()
+        server.wait()
+        server.stdin.close()
+        server.stdout.close()
 
 
 @pytest.fixture(params=FORMATS)
@@ -290,3 +310,42 @@ def test_a_list_on_s3(sandbox: Sandbox, s3: str, make_pipeline: MakePipeline, mo
 
     assert report.ended == {"completed": 2}
     assert asked(sandbox) == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize("table_format", ["delta", "iceberg"])
+def test_the_command_takes_the_table_format_from_the_configuration(
+    table_format: str, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    serve_rows(sandbox, "a", cells_of(amount=1))
+    ran = run_command(sandbox, tmp_path, table_format)
+    again = run_command(sandbox, tmp_path, table_format)
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert asked(sandbox) == {"a": 1}
+    lake = Lake(str(tmp_path / "lake"), table_format, tmp_path / "dlt" / "pipelines")
+    assert [row["amount"] for row in lake.rows("rows_extract")] == [1.0]
+
+
+def test_another_table_format_is_wrong_configuration(sandbox: Sandbox, tmp_path: Path) -> None:
+    ran = run_command(sandbox, tmp_path, "hudi")
+
+    assert ran.returncode == 2
+    assert ran.stderr == "load.py: destination.filesystem.table_format: 'hudi' is neither delta nor iceberg\n"
+    assert not asked(sandbox)
+    assert not (tmp_path / "lake").exists()
+
+
+def run_command(sandbox: Sandbox, directory: Path, table_format: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "DESTINATION__FILESYSTEM__BUCKET_URL": str(directory / "lake"),
+        "DESTINATION__FILESYSTEM__TABLE_FORMAT": table_format,
+        "SOURCES__FURTHER_SOURCE__BASE_URL": sandbox.base_url,
+        "SOURCES__FURTHER_SOURCE__ACCESS_TOKEN": sandbox.issue_token(),
+    }
+    command = [sys.executable, str(LOAD), f"{WORKFLOW}/a", "--destination", "filesystem", "--quiet"]
+    return subprocess.run(command, env=environment, cwd=directory, capture_output=True, text=True)
+
+
+LOAD = Path(__file__).parents[1] / "pipelines" / "load.py"

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pyarrow.parquet as pq
 import pytest
 from command import WORKFLOW, Command, asked, cells_of, finish, held, ids, loaded, serve, stored_cells, until
 
@@ -210,6 +212,36 @@ def test_kills_while_a_pending_package_is_loaded(tmp_path: Path, sandbox: Sandbo
     assert asked(sandbox)["a"] == asked_for_it
 
 
+def test_a_file_that_may_be_loaded_already_is_not_loaded_twice(tmp_path: Path, sandbox: Sandbox) -> None:
+    """A kill between the moment a file is in the staging table and the moment dlt notes so, put together by hand."""
+    command = Command(tmp_path, sandbox, commit_interval=3600)
+    payloads = [serve(sandbox, "a"), serve(sandbox, "b", {"x": 1}, {"x": 2}, after=2)]
+    loaded(command.run(*ids("a")))
+    process = command.start(*ids("ab"))
+    until(lambda: asked(sandbox)["b"], process)  # the ledger has been read
+    with held(command.database):
+        loaded(finish(process), 1)
+    (package,) = command.pipeline.glob(NORMALIZED)
+    (cells,) = package.glob("*_jobs/cells.*")
+    table = pq.read_table(cells)
+    pq.write_table(table.slice(0, 1), cells)
+    pq.write_table(table.slice(1), cells.with_name("cells.0123456789.0.parquet"))
+    with duckdb.connect(str(command.database)) as connection:
+        for name in ("executions", "steps", "cells"):
+            connection.execute(f"DELETE FROM further_data_staging.{name}")
+            for job in sorted(package.glob(f"*_jobs/{name}.*")):
+                connection.execute(f"INSERT INTO further_data_staging.{name} BY NAME FROM read_parquet('{job}')")
+                state = "completed_jobs" if "0123456789" in job.name else "started_jobs"
+                job.rename(package / state / job.name)
+
+    loaded(command.run(*ids("ab")))
+    assert command.outcomes() == {"a": "completed", "b": "completed"}
+    assert stored_cells(command) == cells_of(payloads)
+    assert command.query("SELECT workflow_execution_id, row_count FROM steps ORDER BY 1") == [("a", 1), ("b", 2)]
+    rows = command.query("SELECT workflow_execution_id, row_index FROM rows_extract ORDER BY ALL")
+    assert rows == [("a", 0), ("b", 0), ("b", 1)]
+
+
 # SIGTERM and SIGINT
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -269,15 +301,18 @@ def test_a_signal_does_not_wait_for_a_request_that_hangs(tmp_path: Path, sandbox
     assert command.outcomes() == {"a": "completed"}
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-def test_a_second_signal_ends_it_at_once(tmp_path: Path, sandbox: Sandbox, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "pattern"), [(signal.SIGTERM, EXTRACTED), (signal.SIGINT, NORMALIZED)])
+def test_a_second_signal_ends_it_at_once(
+    tmp_path: Path, sandbox: Sandbox, number: signal.Signals, pattern: str
+) -> None:
     command = Command(tmp_path, sandbox)
+    loaded(command.run("--executions", "-", stdin=""))
     payload = serve_large(sandbox, "a", rows=20_000)
     sandbox.add(WORKFLOW, "slow", running(WORKFLOW, "slow"))
     process = command.start(*ids(["a", "slow"]))
     until(lambda: asked(sandbox)["slow"] > 3, process)
     process.send_signal(number)
-    until(lambda: list(command.pipeline.glob(EXTRACTED)), process, every=0.001)
+    until(lambda: list(command.pipeline.glob(pattern)), process, every=0.001)
     process.send_signal(number)
     done = finish(process)
     assert (done.returncode, done.stdout) == (128 + number, "")

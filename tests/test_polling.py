@@ -248,6 +248,12 @@ def test_unknown_statuses_are_polled_on_and_told_once() -> None:
     assert [run.outcome(A), run.outcome(B)] == ["completed", "failed"]
 
 
+def test_an_end_holds_what_was_said_last() -> None:
+    run = poll({A: [answer("queued"), RUNNING, answer("Failed")]}, SETTINGS)
+
+    assert (run.end(A).status, run.end(A).payload) == ("Failed", {"status": "Failed"})
+
+
 def test_an_unknown_status_when_waiting_ends_counts_as_running() -> None:
     run = poll({A: [answer("Queued")]}, settings(max_wait=5))
 
@@ -434,6 +440,15 @@ def test_429_for_ever_ends_as_unreachable_for_what_never_answered_and_running_fo
     assert max(run.end_times) >= 100
 
 
+def test_what_answered_and_waits_when_429_end_the_run_is_running() -> None:
+    # It is B's 429, at 150 s, that is one too many, and A waits for its last request.
+    run = poll({A: [answer("running", 50), throttle(10)], B: [throttle(10)]}, settings(max_wait=100))
+
+    assert run.times(A)[-1] < 150
+    assert (run.outcome(A), run.end(A).poll_error) == ("running", None)
+    assert run.outcome(B) == "unreachable"
+
+
 def test_429_for_ever_ends_no_sooner_than_max_wait_and_ten_in_a_row() -> None:
     # Ten are over after 216 s; the pauses go on as they are until max_wait.
     run = poll({A: [throttle()], B: [COMPLETED]}, settings(max_workers=1, max_wait=1000))
@@ -459,6 +474,23 @@ def test_when_429_for_ever_ends_what_was_never_asked_ends_too() -> None:
     assert [run.outcome(execution) for execution in executions] == ["unreachable"] * 30
     assert run.end(executions[29]).poll_count == 0
     assert run.end(executions[29]).poll_error == "429: slow down"
+
+
+def test_429_end_nothing_as_long_as_others_answer() -> None:
+    # Whenever both are asked after a pause, A's 429 comes first and B's answer, till B's last at 60 s, after it.
+    run = poll(
+        {A: [throttle(latency=1)], B: [answer("running", 2)]},
+        settings(backoff_factor=1, max_wait=60),
+    )
+
+    assert run.outcome(A) == "unreachable"
+    assert run.times(A)[-1] >= run.of(B)[-1].arrives_at + 50
+
+
+def test_an_answer_that_was_under_way_at_a_429_does_not_start_the_back_off_anew() -> None:
+    run = poll({A: [throttle(latency=1)] * 2 + [COMPLETED], B: [answer("completed", 2)]}, SETTINGS)
+
+    assert run.times(A) == close([0, 6, 14.5])
 
 
 def test_429_for_ever_ends_also_where_each_comes_later_than_the_next_request() -> None:
@@ -492,6 +524,7 @@ def test_what_is_still_in_flight_when_429_for_ever_ends_is_heard() -> None:
     )
 
     assert [run.outcome(execution) for execution in (A, B, C)] == ["unreachable", "completed", "unreachable"]
+    assert run.end(C).poll_error == "429: slow down"
     assert [ended.poll_count for ended in (run.end(B), run.end(C))] == [1, 1]
 
 

@@ -210,16 +210,16 @@ def token_requests(run: Run) -> list[Sent]:
 
 
 def only_throttled(scenario: Scenario, run: Run) -> bool:
-    """Whether at some time ten requests in a row, each sent after the one before was answered, were throttled."""
+    """Whether for `max_wait` nothing but 429 came, ten of them each sent after the one before had arrived."""
     count, since, heard = 0, 0.0, 0.0
     for sent in sorted(run.sent, key=lambda sent: sent.arrives_at):
         if isinstance(sent.outcome, Throttled):
-            if sent.at >= heard - SLACK:
+            if sent.at >= heard:
                 count, heard = count + 1, sent.arrives_at
                 since = sent.at if count == 1 else since
             if count >= MAX_FAILURES_IN_A_ROW and sent.arrives_at - since >= scenario.settings.max_wait - SLACK:
                 return True
-        elif sent.execution is not None and sent.at > heard + SLACK:
+        elif sent.execution is not None:
             count = 0
     return False
 
@@ -247,7 +247,7 @@ def nobody_is_asked_sooner_than_its_interval(scenario: Scenario, run: Run) -> No
         interval = scenario.settings.initial_interval
         first_answer_at = math.inf
         for number, (sent, later) in enumerate(pairwise(requests), 1):
-            assert later.at >= sent.arrives_at - SLACK
+            assert later.at >= sent.arrives_at
             if isinstance(sent.outcome, Answered):
                 first_answer_at = min(first_answer_at, sent.arrives_at)
             if isinstance(sent.outcome, Unauthorized):
@@ -267,7 +267,7 @@ def a_429_pauses_everybody(scenario: Scenario, run: Run) -> None:
     )
     upcoming, paused_until = 0, 0.0
     for sent in run.sent:
-        while upcoming < len(pauses) and pauses[upcoming][0] < sent.at - SLACK:
+        while upcoming < len(pauses) and pauses[upcoming][0] < sent.at:
             paused_until = max(paused_until, pauses[upcoming][1])
             upcoming += 1
         assert sent.at >= paused_until - SLACK
@@ -287,13 +287,13 @@ def a_token_is_renewed_only_when_due(scenario: Scenario, run: Run) -> None:
     token: Token | None = None
     waiting: Sent | None = None
     for sent in run.sent:
-        if waiting is not None and sent.at >= waiting.arrives_at - SLACK and isinstance(waiting.outcome, Token):
+        if waiting is not None and sent.at >= waiting.arrives_at and isinstance(waiting.outcome, Token):
             token, waiting = waiting.outcome, None
         if sent.execution is None:
             if waiting is not None:
                 assert sent.at >= waiting.arrives_at + scenario.settings.initial_interval - SLACK
             if token is not None:
-                refused = refused_at.get(token.value, math.inf) <= sent.at + SLACK
+                refused = refused_at.get(token.value, math.inf) <= sent.at
                 assert uses[token.value] >= 1
                 assert refused or (token.renew_at is not None and START + sent.at >= token.renew_at - SLACK)
             waiting = sent

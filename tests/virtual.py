@@ -129,8 +129,8 @@ class FakeApi:
     def _log(
         self, execution: ExecutionId | None, token: Token | None, outcome: Outcome | TokenOutcome, latency: float
     ) -> None:
-        now = self._clock.since_start
-        self.sent.append(Sent(now, execution, token, outcome, now + latency))
+        arrives_at = self._clock.now + latency - START  # rounded as the clock will be
+        self.sent.append(Sent(self._clock.since_start, execution, token, outcome, arrives_at))
         assert len(self.sent) <= MAX_REQUESTS, "polling does not end"
 
 
