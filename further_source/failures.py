@@ -1,5 +1,7 @@
 """What a failure of a load says to the user: one line with the culprit, the reason and what to do."""
 
+import logging
+
 import dlt
 from dlt.common.configuration.exceptions import (
     ConfigFieldMissingException,
@@ -15,7 +17,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from further_source.exceptions import ConfigurationError, FurtherError, LoadError
 
-__all__ = ["as_further_error", "one_line", "printable"]
+__all__ = ["as_further_error", "one_line", "printable", "without_traceback"]
 
 _MAX_LENGTH = 600
 
@@ -29,6 +31,14 @@ def one_line(text: str) -> str:
     """`text` in one line without control characters, shortened."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= _MAX_LENGTH else line[: _MAX_LENGTH - 3] + "..."
+
+
+def without_traceback(record: logging.LogRecord) -> bool:
+    """A filter of loggers: takes out tracebacks, which dlt logs in the message too, and control characters."""
+    message = record.getMessage().partition("Traceback (most recent call last)")[0].rstrip()
+    record.msg, record.args = "\n".join(map(printable, message.splitlines())), None
+    record.exc_info = record.exc_text = None
+    return True
 
 
 def as_further_error(error: Exception, pipeline: dlt.Pipeline | None = None) -> FurtherError:
@@ -95,7 +105,7 @@ def _reason(causes: list[BaseException]) -> str:
     for cause in causes:
         if isinstance(cause, LoadClientJobException):
             table = cause.job_id.partition(".")[0]
-            return f"table {table}: {getattr(cause, 'failed_message', cause)}"
+            return f"table {table}: {cause.client_exception}"
         if isinstance(cause, DestinationConnectionError):
             return str(cause.inner_exc)
     last = causes[-1]

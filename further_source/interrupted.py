@@ -5,6 +5,8 @@
 - Where the destination has no dataset yet, it throws the pending packages away.
 - A process killed after a package was normalized, and before its extracted files were deleted, leaves both. dlt would
   normalize the package again, and fail at every run, for it is there already.
+- A process killed after a package was extracted, and before the schema was saved, leaves a package whose tables are
+  not in the schema. dlt would fail to normalize it, at every run.
 - dlt loads a file into a staging table, then notes that it has. A process killed in between does not know, and loads
   the file again on resuming: its rows would be merged twice, for merges here trust that nothing is doubled. Where
   that is in doubt, the staging table is emptied and all its files are loaded again.
@@ -28,6 +30,7 @@ def load_pending(pipeline: dlt.Pipeline) -> None:
         dlt.pipeline.exceptions.PipelineStepFailed: As of `pipeline.run`.
     """
     _delete_what_is_normalized(pipeline)
+    _save_schemas(pipeline)
     _empty_doubtful_staging(pipeline)
     pipeline.normalize()
     pipeline.load()
@@ -37,6 +40,15 @@ def _delete_what_is_normalized(pipeline: dlt.Pipeline) -> None:
     extracted = pipeline._get_normalize_storage().extracted_packages
     for load_id in set(pipeline.list_extracted_load_packages()) & set(pipeline.list_normalized_load_packages()):
         extracted.delete_package(load_id)
+
+
+def _save_schemas(pipeline: dlt.Pipeline) -> None:
+    """Where a package's schema came right after the saved one, saves it."""
+    extracted = pipeline._get_normalize_storage().extracted_packages
+    for load_id in pipeline.list_extracted_load_packages():
+        schema = extracted.load_schema(load_id)
+        if schema.name in pipeline.schemas and pipeline.schemas[schema.name].version_hash in schema.previous_hashes:
+            pipeline.schemas.save_schema(schema)
 
 
 def _empty_doubtful_staging(pipeline: dlt.Pipeline) -> None:

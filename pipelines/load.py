@@ -7,6 +7,7 @@ all completed, 75 another load of this pipeline is running, 130 and 143 stopped 
 """
 
 import argparse
+import io
 import os
 import re
 import signal
@@ -94,6 +95,8 @@ def fail(message: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     stop = Stop()
     stop.install()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: not every console has every character
     options = parse_arguments(arguments)
     try:
         code = run(options, stop)
@@ -180,9 +183,13 @@ def show_result(text: str) -> None:
 
 def set_defaults(config: Any) -> None:
     """What a load wants of dlt where nobody configured it."""
+    import logging
+
+    from dlt.common import logger
     from dlt.common.runtime.telemetry import stop_telemetry
 
     from further_source import ConfigurationError
+    from further_source.failures import without_traceback
 
     defaults = {
         "runtime.dlthub_telemetry": False,  # insurers' machines do not call home
@@ -197,6 +204,8 @@ def set_defaults(config: Any) -> None:
         raise ConfigurationError(f"runtime.log_level: {error}") from None
     if not config.get("runtime.dlthub_telemetry", bool):
         stop_telemetry()  # dlt began it before anything could be configured
+    if not logger.LOGGER.isEnabledFor(logging.INFO):
+        logger.LOGGER.addFilter(without_traceback)
 
 
 @contextmanager

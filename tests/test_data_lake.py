@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dlt
+import duckdb
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +21,7 @@ from deltalake import DeltaTable
 from dlt.common import logger as dlt_logger
 from dlt.common.libs.pyiceberg import get_iceberg_tables
 from dlt.pipeline.exceptions import PipelineStepFailed
+from documents import PROJECT, Document
 from loading import WORKFLOW, asked, cells_of, serve_rows, source_of
 
 from further_source import ConfigurationError, run_in_slices
@@ -147,6 +149,18 @@ def test_one_that_was_still_running_is_asked_again(sandbox: Sandbox, lake: Lake)
     assert sorted(outcomes) == (["completed"] if lake.table_format else ["completed", "running", "running"])
     assert sorted(row["amount"] for row in lake.rows("rows_extract")) == [1.0, 2.0]
     assert len(lake.rows("cells")) == 2
+
+
+def test_the_newest_row_of_each_execution_is_found_in_plain_files(sandbox: Sandbox, tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "claims-lake"), "plain", tmp_path / "pipelines")
+    serve_rows(sandbox, "a", cells_of(amount=1))
+    sandbox.add(WORKFLOW, "b", running(WORKFLOW, "b"), running(WORKFLOW, "b"), failed(WORKFLOW, "b"))
+    for _ in range(3):
+        lake.load(sandbox, ["a", "b"])
+    (query,) = Document(PROJECT / "docs" / "destinations.md").blocks("sql")[1:]
+
+    found = duckdb.sql(query.code).select("workflow_execution_id", "poll_outcome").fetchall()
+    assert sorted(found) == [("a", "completed"), ("b", "failed")]
 
 
 def test_new_fields_and_other_types_become_new_columns(sandbox: Sandbox, lake: Lake) -> None:

@@ -107,7 +107,7 @@ def test_the_files_that_dlt_makes_for_it(case: Case, sandbox: Sandbox, tmp_path:
 
 DUMMY = {"username": "loader", "password": "none", "host": "localhost", "database": "further"}
 OF_STATEMENTS: dict[str, Callable[[], Any]] = {
-    "duckdb": lambda: dlt.destinations.duckdb(":memory:"),
+    "duckdb": lambda: dlt.destinations.duckdb("further.duckdb"),
     "motherduck": lambda: dlt.destinations.motherduck("md:further?motherduck_token=none"),
     "postgres": lambda: dlt.destinations.postgres(DUMMY),
     "redshift": lambda: dlt.destinations.redshift(DUMMY),
@@ -143,13 +143,16 @@ def test_the_statements_that_make_the_tables(name: str, sandbox: Sandbox, tmp_pa
 
 
 @pytest.mark.parametrize("name", WITHOUT_DRIVER)
-def test_statements_that_need_a_driver_are_not_checked(name: str, sandbox: Sandbox, tmp_path: Path) -> None:
+def test_statements_that_need_a_driver_are_not_checked(
+    name: str, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pipeline = dlt.pipeline(
         "further",
         pipelines_dir=str(tmp_path / "pipelines"),
         destination=WITHOUT_DRIVER[name](),
         dataset_name="further_data",
     )
+    monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", "staging")  # of Athena
     extract(sandbox, pipeline)
     with pytest.raises(MissingDependencyException):
         pipeline.destination_client()

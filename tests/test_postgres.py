@@ -16,6 +16,7 @@ import dlt
 import psycopg2
 import pytest
 from dlt.common import logger as dlt_logger
+from documents import PROJECT, Document
 from loading import WORKFLOW, asked, cells_of, columns, query, records, serve_rows, serve_steps, source_of, tables, wide
 
 from further_source import run_in_slices
@@ -260,6 +261,9 @@ def test_empty_text_is_null_and_cells_still_tell_which_it_was(sandbox: Sandbox, 
 
     cells = query(postgres.pipeline, "SELECT value, value_type FROM cells ORDER BY row_index")
     assert cells == [(None, "string"), (None, "null")]  # dlt's COPY is told to FORCE_NULL
+    documented = Document(PROJECT / "docs" / "destinations.md").blocks("sql")[0].code.strip().rstrip(";")
+    told = query(postgres.pipeline, documented.replace("further_data.", f"{postgres.dataset}."))
+    assert sorted(told, key=str) == [("text", ""), ("text", None)]
 
 
 def test_long_names_that_differ_only_at_the_end_stay_apart(sandbox: Sandbox, postgres: Postgres) -> None:
