@@ -1,0 +1,343 @@
+"""One HTTP exchange with one host, cut at its deadline: no retry, no redirect, no cookie.
+
+The deadline is of the whole exchange, also where the other side sends a byte now and then: a thread that watches shuts
+the connection down.
+"""
+
+import contextlib
+import http.client
+import math
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from ipaddress import ip_address
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
+
+from further_source.exceptions import ConfigurationError
+
+__all__ = ["MAX_ERROR_BODY", "MAX_REQUEST_TIMEOUT", "HttpAnswer", "NoAnswer", "Transport", "is_loopback"]
+
+MAX_REQUEST_TIMEOUT = 86_400.0  # seconds; sockets take no infinite ones
+_CHUNK = 64 * 1024  # bytes
+MAX_ERROR_BODY = 64 * 1024  # bytes of a refusal that are read, for its text alone
+
+
+class HttpAnswer(NamedTuple):
+    """An HTTP answer. `broken` says why its body is not to be relied on, and is None where it is whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    broken: str | None
+
+
+class NoAnswer(NamedTuple):
+    reason: str
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Transport:
+    """Sends one request to one host, and cuts it at its deadline."""
+
+    def __init__(self, base_url: str, request_timeout: float, max_workers: int) -> None:
+        self._base_url = base_url
+        self._timeout = request_timeout
+        self._watchdog = _Watchdog()
+        # An adapter without a session: sessions keep cookies, put .netrc in place of our Authorization
+        # header, and look into redirects. dlt's own client is such a session, and sleeps besides.
+        self._adapter = _Adapter(pool_connections=2, pool_maxsize=max_workers, max_retries=0)
+        loopback = is_loopback(urlsplit(base_url).hostname or "")
+        self._proxies = {} if loopback else get_environ_proxies(base_url)
+        self._ca_bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+        if self._ca_bundle and not os.path.exists(self._ca_bundle):
+            raise ConfigurationError("REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE is set to what does not exist")
+        self._headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip, deflate",
+            "User-Agent": f"further_source/{_version()}",
+        }
+
+    def exchange(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> HttpAnswer | NoAnswer:
+        request = requests.Request(
+            method, self._base_url + path, headers={**self._headers, **headers}, data=body
+        ).prepare()
+        attempt = self._watchdog.start(self._timeout)
+        try:
+            answer = self._send(request, attempt)
+        finally:
+            self._watchdog.finish(attempt)
+        # However it looks, an answer may have ended because it was cut.
+        reason = attempt.cut_because
+        if reason and isinstance(answer, HttpAnswer):
+            return answer._replace(broken=reason)
+        return NoAnswer(reason) if reason else answer
+
+    def close(self) -> None:
+        self._watchdog.close()
+        self._adapter.close()
+
+    def _send(self, request: requests.PreparedRequest, attempt: "_Attempt") -> HttpAnswer | NoAnswer:
+        _current.attempt = attempt
+        try:
+            if attempt.cut_because:
+                return NoAnswer(attempt.cut_because)
+            response = self._adapter.send(
+                request,
+                stream=True,
+                timeout=self._timeout,
+                verify=self._ca_bundle or True,
+                proxies=self._proxies,
+            )
+            return self._read(response)
+        except (
+            requests.RequestException,
+            HTTPError,
+            http.client.HTTPException,
+            OSError,
+            ValueError,
+        ) as error:
+            return NoAnswer(self._reason(error))
+        finally:
+            _current.attempt = None
+
+    def _read(self, response: requests.Response) -> HttpAnswer:
+        """Reads the body, or as much of a refusal's as its text needs: there the status decides."""
+        raw, status = response.raw, response.status_code
+        chunks: list[bytes] = []
+        size, broken, limit = 0, None, math.inf if status < 300 else MAX_ERROR_BODY
+        try:
+            for chunk in raw.stream(_CHUNK, decode_content=True):
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > limit:
+                    raw.close()
+                    break
+        except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+            broken = self._reason(error)
+            raw.close()
+        finally:
+            raw.release_conn()
+        return HttpAnswer(status, response.headers, b"".join(chunks), broken)
+
+    def _reason(self, error: BaseException) -> str:
+        causes = list(_causes(error))
+        proxy = "proxy: " if any(isinstance(cause, requests.exceptions.ProxyError) for cause in causes) else ""
+        for cause in causes:
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                return f"{proxy}TLS certificate not accepted: {cause.verify_message}"
+        for kinds, reason in _REASONS:
+            if any(isinstance(cause, kinds) for cause in causes):
+                return proxy + reason.format(timeout=self._timeout)
+        for cause in causes:
+            if isinstance(cause, OSError) and cause.strerror:
+                return proxy + cause.strerror.lower()
+        return f"{proxy}request failed ({type(causes[-1]).__name__})"
+
+
+# Told in our words: the libraries' own texts hold addresses of objects and URLs. The first that fits.
+_REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+    ((socket.gaierror,), "host name not resolved"),
+    ((ConnectionRefusedError,), "connection refused"),
+    ((http.client.RemoteDisconnected,), "connection closed without an answer"),
+    ((ConnectionResetError, BrokenPipeError), "connection reset"),
+    ((TimeoutError, urllib3.exceptions.TimeoutError, requests.Timeout), "timed out after {timeout:g} s"),
+    ((urllib3.exceptions.IncompleteRead, http.client.IncompleteRead), "the body ended early"),
+    ((urllib3.exceptions.DecodeError,), "the body cannot be decompressed"),
+    ((ssl.SSLError, urllib3.exceptions.SSLError), "TLS failed"),
+    ((requests.exceptions.InvalidProxyURL, requests.exceptions.InvalidSchema), "the proxy cannot be used"),
+    ((requests.exceptions.ProxyError,), "refused"),
+    ((http.client.HTTPException,), "the answer is not HTTP"),
+    ((urllib3.exceptions.ProtocolError,), "the body ended early"),  # chunks without the last one
+)
+
+
+def _causes(error: BaseException) -> Iterable[BaseException]:
+    """The error and all it was made from, outermost first, also what urllib3 only keeps as an argument."""
+    todo, seen = [error], set()
+    while todo:
+        cause = todo.pop(0)
+        if id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        yield cause
+        linked = [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
+        todo.extend(link for link in linked if isinstance(link, BaseException))
+
+
+def _version() -> str:
+    try:
+        return metadata.version("further_source")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+# The deadline of a whole request. The timeouts of requests and sockets are for one read each, so a server
+# that sends a byte now and then outlasts them; what ends it is a thread that shuts the socket down.
+
+
+class _Attempt:
+    """One request under way, and a second handle on its socket."""
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self.ends_at = time.monotonic() + timeout
+        self.cut_because: str | None = None
+        self._lock = threading.Lock()
+        self._handle: socket.socket | None = None
+
+    def watch(self, connected: socket.socket) -> None:
+        """Takes the socket of this request, whatever TLS will wrap around it.
+
+        A duplicate, because urllib3 closes or detaches its own at moments of its own, and a closed file
+        descriptor may be somebody else's a moment later.
+        """
+        with self._lock:
+            if self._handle:
+                self._handle.close()
+            self._handle = socket.socket(fileno=socket.dup(connected.fileno()))
+            if self.cut_because:
+                self._shut_down()
+
+    def cut(self, reason: str) -> None:
+        with self._lock:
+            self.cut_because = reason
+            self._shut_down()
+
+    def release(self) -> None:
+        with self._lock:
+            if self._handle:
+                self._handle.close()
+                self._handle = None
+
+    def _shut_down(self) -> None:
+        if self._handle:
+            with contextlib.suppress(OSError):  # the other side was faster
+                self._handle.shutdown(socket.SHUT_RDWR)
+
+
+class _Watchdog:
+    """Cuts the attempts that are past their deadline, from one thread that starts with the first."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._attempts: set[_Attempt] = set()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def start(self, timeout: float) -> _Attempt:
+        attempt = _Attempt(timeout)
+        with self._changed:
+            if self._closed:
+                attempt.cut("the client is closed")
+                return attempt
+            self._attempts.add(attempt)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="request-deadlines", daemon=True)
+                self._thread.start()
+            # With others under way the thread wakes up for them, earlier: all have the same timeout.
+            if len(self._attempts) == 1:
+                self._changed.notify()
+        return attempt
+
+    def finish(self, attempt: _Attempt) -> None:
+        with self._changed:
+            self._attempts.discard(attempt)
+        attempt.release()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            for attempt in self._attempts:
+                attempt.cut("the client was closed")
+            self._attempts.clear()
+            self._changed.notify()
+
+    def _run(self) -> None:
+        with self._changed:
+            while not self._closed:
+                now = time.monotonic()
+                for attempt in [attempt for attempt in self._attempts if attempt.ends_at <= now]:
+                    attempt.cut(f"timed out after {attempt.timeout:g} s")
+                    self._attempts.remove(attempt)
+                ends_at = min((attempt.ends_at for attempt in self._attempts), default=None)
+                self._changed.wait(None if ends_at is None else ends_at - now)
+
+
+class _Current(threading.local):
+    attempt: _Attempt | None = None
+
+
+# urllib3 makes and uses a connection in the thread that asks, so this is how a connection finds its attempt.
+_current = _Current()
+
+
+class _WatchedConnection(HTTPConnection):
+    def _new_conn(self) -> socket.socket:
+        attempt = _current.attempt
+        if attempt:
+            self.timeout = self._time_per_address(attempt)
+        connected = super()._new_conn()
+        if attempt:
+            attempt.watch(connected)
+        return connected
+
+    def _time_per_address(self, attempt: _Attempt) -> float:
+        # Before it is connected there is no socket to shut down, and each address of a host is tried for
+        # this long. (A name server that does not answer is waited for as long as the system does.)
+        host = self._dns_host.strip("[]")
+        addresses = socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
+        left = attempt.ends_at - time.monotonic()
+        return max(left / max(len(addresses), 1), 0.001)
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is not None and _current.attempt:
+            _current.attempt.watch(self.sock)
+        super().request(*args, **kwargs)
+
+
+class _WatchedTLSConnection(_WatchedConnection, HTTPSConnection):
+    pass
+
+
+class _WatchedPool(HTTPConnectionPool):
+    ConnectionCls = _WatchedConnection
+
+
+class _WatchedTLSPool(HTTPSConnectionPool):
+    ConnectionCls = _WatchedTLSConnection
+
+
+_POOLS = {"http": _WatchedPool, "https": _WatchedTLSPool}
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not proxy.lower().startswith("socks"):  # those have connections of their own
+            manager.pool_classes_by_scheme = _POOLS
+        return manager
