@@ -28,10 +28,11 @@ class Scale(NamedTuple):
     huge_rows: int
     waiting: int
     real_scale: float
+    starts: int
 
 
-FULL = Scale(500, (50, 500, 5_000), 20_000, (10_000, 100_000, 1_000_000), 170_000, 1_000, 20)
-QUICK = Scale(10, (5, 10), 200, (1_000,), 500, 100, 200)
+FULL = Scale(500, (50, 500, 5_000), 20_000, (10_000, 100_000, 1_000_000), 170_000, 1_000, 20, 5)
+QUICK = Scale(10, (5, 10), 200, (1_000,), 500, 100, 200, 1)
 _ROWS, _FIELDS = 100, 20
 
 
@@ -57,7 +58,7 @@ def tables(scale: Scale) -> Iterator[Table]:
     yield waiting_real(scale)
     yield idle(scale)
     yield huge(scale)
-    yield startup()
+    yield startup(scale)
 
 
 def ingest(scale: Scale) -> Table:
@@ -191,15 +192,15 @@ def _time_and_memory(run: dict[str, Any]) -> tuple[str, str]:
     return f"{run['seconds']:.1f}", f"{run['peak_mb']:.0f}"
 
 
-def startup() -> Table:
-    run = measure("startup:commands")
+def startup(scale: Scale) -> Table:
+    run = measure("startup:commands", times=scale.starts)
     names = {
         "import_dlt": '`python -c "import dlt"`',
         "help": "`load.py --help`",
         "nothing_to_do": "`load.py` with an empty list",
     }
     rows = [(text, f"{run[key]:.2f}", f"{run[key] / run['import_dlt']:.2f}") for key, text in names.items()]
-    return Table("Start-up (median of 5)", ("what", "seconds", "times `import dlt`"), rows)
+    return Table(f"Start-up (median of {scale.starts})", ("what", "seconds", "times `import dlt`"), rows)
 
 
 def _head(scale: Scale) -> str:

@@ -11,11 +11,10 @@ from benchmarks.measure import timed
 from further_source.sandbox import Sandbox
 
 _LOAD = Path(__file__).resolve().parent.parent / "pipelines" / "load.py"
-_TIMES = 5
 
 
-def commands() -> dict[str, Any]:
-    """Median seconds of each, run in turns."""
+def commands(times: int) -> dict[str, Any]:
+    """Median seconds of each, run in turns so many times."""
     Path("empty.txt").touch()
     with Sandbox() as sandbox:
         environment = {
@@ -26,7 +25,7 @@ def commands() -> dict[str, Any]:
         nothing = [str(_LOAD), "--executions", "empty.txt"]
         variants = {"import_dlt": ["-c", "import dlt"], "help": [str(_LOAD), "--help"], "nothing_to_do": nothing}
         seconds: dict[str, list[float]] = {name: [] for name in variants}
-        for _ in range(_TIMES + 1):
+        for _ in range(times + 1):
             for name, arguments in variants.items():
                 one: dict[str, float] = {}
                 with timed(one):

@@ -7,6 +7,8 @@
   normalize the package again, and fail at every run, for it is there already.
 - A process killed after a package was extracted, and before the schema was saved, leaves a package whose tables are
   not in the schema. dlt would fail to normalize it, at every run.
+- A process killed after a package was loaded, and before it was put with the loaded ones, leaves it pending. dlt
+  would refuse to load it, at every run.
 - dlt loads a file into a staging table, then notes that it has. A process killed in between does not know, and loads
   the file again on resuming: its rows would be merged twice, for merges here trust that nothing is doubled. Where
   that is in doubt, the staging table is emptied and all its files are loaded again.
@@ -31,6 +33,7 @@ def load_pending(pipeline: dlt.Pipeline) -> None:
     """
     _delete_what_is_normalized(pipeline)
     _save_schemas(pipeline)
+    _put_away_what_is_loaded(pipeline)
     _empty_doubtful_staging(pipeline)
     pipeline.normalize()
     pipeline.load()
@@ -51,17 +54,27 @@ def _save_schemas(pipeline: dlt.Pipeline) -> None:
             pipeline.schemas.save_schema(schema)
 
 
+def _put_away_what_is_loaded(pipeline: dlt.Pipeline) -> None:
+    packages = pipeline._get_load_storage()
+    for load_id in pipeline.list_normalized_load_packages():
+        if packages.normalized_packages.is_package_completed(load_id):
+            paths = packages.get_normalized_package_path(load_id), packages.get_loaded_package_path(load_id)
+            packages.storage.rename_tree(*paths)
+
+
 def _empty_doubtful_staging(pipeline: dlt.Pipeline) -> None:
     """Empties the staging tables of pending packages that may hold a file already, and queues their files again."""
     packages = pipeline._get_load_storage().normalized_packages
     for load_id in pipeline.list_normalized_load_packages():
-        if tables := _in_doubt(packages, load_id):
-            with pipeline.destination_client() as client:
-                if isinstance(client, WithStagingDataset):
-                    tables = {table for table in tables if client.should_load_data_to_staging_dataset(table)}
-                    with client.with_staging_dataset() as staging:
-                        staging.initialize_storage(truncate_tables=tables)
-                    _queue_again(packages, load_id, tables)
+        if not (tables := _in_doubt(packages, load_id)):
+            continue
+        with pipeline.destination_client() as client:
+            if not isinstance(client, WithStagingDataset):
+                continue
+            if tables := {table for table in tables if client.should_load_data_to_staging_dataset(table)}:
+                with client.with_staging_dataset() as staging:
+                    staging.initialize_storage(truncate_tables=tables)
+                _queue_again(packages, load_id, tables)
 
 
 def _in_doubt(packages: PackageStorage, load_id: str) -> set[str]:

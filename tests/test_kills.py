@@ -239,6 +239,20 @@ def test_a_file_that_may_be_loaded_already_is_not_loaded_twice(tmp_path: Path, s
     assert rows == [("a", 0), ("b", 0), ("b", 1)]
 
 
+def test_a_loaded_package_that_was_not_put_away_is_not_loaded_again(tmp_path: Path, sandbox: Sandbox) -> None:
+    """A kill between the end of a load and the moment dlt puts its package away, put together by hand."""
+    command = Command(tmp_path, sandbox)
+    payloads = [serve(sandbox, "a"), serve(sandbox, "b")]
+    loaded(command.run(*ids("a")))
+    (package,) = command.pipeline.glob(LOADED)
+    package.rename(command.pipeline / "load" / "normalized" / package.name)
+    loaded(command.run(*ids("ab")))
+    assert asked(sandbox) == {"a": 1, "b": 1}
+    assert stored_cells(command) == cells_of(payloads)
+    assert package.exists()
+    assert len(command.query("SELECT * FROM _dlt_loads")) == 2
+
+
 # SIGTERM and SIGINT
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
