@@ -8,6 +8,7 @@ from further_source.exceptions import (
     LoadError,
     ManifestError,
 )
+from further_source.interrupted import load_pending
 from further_source.session import Report
 from further_source.slices import run_in_slices
 from further_source.source import further_source
@@ -21,5 +22,6 @@ __all__ = [
     "ManifestError",
     "Report",
     "further_source",
+    "load_pending",
     "run_in_slices",
 ]
