@@ -43,6 +43,7 @@ from further_source.transport import MAX_ERROR_BODY, MAX_REQUEST_TIMEOUT, HttpAn
 __all__ = ["Client", "ClientCredentials", "StaticToken", "check_base_url"]
 
 _MAX_ERROR_TEXT = 300  # characters
+_LONG_SECRET = 8  # characters
 _ASK_AGAIN = frozenset({408, 425})
 _SENDABLE_TOKEN = re.compile(r"[!-~\xa1-\xff]+")  # no control characters, no spaces, Latin-1
 
@@ -339,7 +340,7 @@ class _Teller:
         spellings = {spelling for secret in secrets if secret for spelling in _spellings(secret)}
         # The longest first, or a part of it would be replaced and the rest stay.
         longest_first = sorted(spellings, key=len, reverse=True)
-        self._secret = re.compile("|".join(map(re.escape, longest_first))) if spellings else None
+        self._secret = re.compile("|".join(map(_pattern, longest_first))) if spellings else None
         self._prefix = prefix
 
     def __call__(self, ours: str, theirs: str = "") -> str:
@@ -350,6 +351,12 @@ class _Teller:
         # No character becomes shorter, so the line is cut by this or below.
         line = "".join(map(_visible, text[: _MAX_ERROR_TEXT + 1]))
         return line if len(line) <= _MAX_ERROR_TEXT else line[: _MAX_ERROR_TEXT - 1] + "…"
+
+
+def _pattern(spelling: str) -> str:
+    """A short one only where it stands alone: nobody's words are to be blotted out for a secret like `b`."""
+    pattern = re.escape(spelling)
+    return pattern if len(spelling) >= _LONG_SECRET else rf"(?<!\w){pattern}(?!\w)"
 
 
 def _spellings(secret: str) -> tuple[str, ...]:

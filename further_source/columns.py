@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from anyascii import anyascii
 from dlt.common.normalizers.naming import NamingConvention
-from dlt.common.schema.detections import is_iso_timestamp
 
 from further_source import jsontext
 from further_source.normalize import Answer, Block, Step, number_of
@@ -34,7 +33,7 @@ _KEY_COLUMNS = {
     "_deleted": pa.field("_deleted", pa.bool_()),
 }
 _OF_DLT = "_dlt_"
-_TYPES = {"text", "bigint", "double", "bool", "timestamp"}
+_TYPES = {"text", "bigint", "double", "bool"}
 _ARROW_TYPES = {"text": pa.string(), "double": pa.float64(), "bool": pa.bool_()}
 
 Warn = Callable[[str], None]
@@ -45,7 +44,7 @@ Types = dict[str, str]
 def column_name(name: str, naming: NamingConvention) -> str | None:
     """The column for an API's name: made ASCII, then normalized by dlt; None where nothing is left."""
     ascii_name = anyascii(name).strip()
-    if not ascii_name.strip("_"):
+    if not any(map(str.isalnum, ascii_name)):
         return None
     return naming.normalize_path(naming.normalize_path(ascii_name)) or None  # twice: shortening is not stable in one
 
@@ -403,6 +402,4 @@ def _typed(value: Any) -> tuple[str | None, Any]:
         return "bigint", value
     if isinstance(value, Decimal):
         return "text", jsontext.dumps(value)  # more digits than a bigint has
-    if isinstance(value, str) and is_iso_timestamp(str, value):
-        return "timestamp", value  # dlt makes it one
     return kind, routed

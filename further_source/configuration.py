@@ -24,8 +24,6 @@ def check_credentials(
     if access_token and (client_id or client_secret):
         raise ConfigurationError("access_token and client_id/client_secret are both configured: remove one of them")
     if access_token:
-        if not access_token.isascii() or not access_token.isprintable() or " " in access_token:
-            raise ConfigurationError("access_token holds characters that no token has: copy it again")
         return StaticToken(access_token)
     if client_id and client_secret:
         return ClientCredentials(client_id, client_secret)
@@ -104,13 +102,15 @@ def _check_statuses(statuses: Any) -> frozenset[str]:
     listed = parse_list("terminal_statuses", statuses)
     if not isinstance(listed, Iterable):
         listed = [listed]
-    checked = list(listed)
-    for status in checked:
-        if not isinstance(status, str) or not status.strip() or status.lower() == "running":
-            raise ConfigurationError(f"terminal_statuses holds {_shown(status)}: statuses that end polling are texts")
+    checked = set()
+    for status in listed:
+        name = status.strip().lower() if isinstance(status, str) else ""
+        if not name or name == "running" or "," in name:
+            raise ConfigurationError(f"terminal_statuses holds {_shown(status)}, which is no status that ends polling")
+        checked.add(name)
     if not checked:
         raise ConfigurationError("terminal_statuses is empty: polling would never end")
-    return frozenset(status.lower() for status in checked)
+    return frozenset(checked)
 
 
 def parse_list(key: str, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How a load meets what a destination holds: the one place where destinations differ.
+"""How a load meets what a destination holds.
 
 - delete-insert (DuckDB, PostgreSQL, BigQuery, Snowflake, …): an execution that is loaded again has its rows replaced
 - upsert (Delta, Iceberg and others that have no delete-insert): rows are replaced by their own key, so none that is

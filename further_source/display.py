@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
 from further_source.failures import printable
@@ -75,7 +75,8 @@ class _Lines:
         due = time.monotonic() - self._at >= _SECONDS_BETWEEN_LINES or report.remaining == 0
         if due and line != self._shown:
             self._shown, self._at = line, time.monotonic()
-            print(f"{time.strftime('%H:%M:%S')} {line}", file=self._stream, flush=True)
+            with suppress(OSError):  # who reads no more, or a full disk, must not stop a load
+                print(f"{time.strftime('%H:%M:%S')} {line}", file=self._stream, flush=True)
 
 
 def _outcomes(counts: dict[str, int]) -> str:

@@ -4,8 +4,8 @@ FurtherError
 ├── ConfigurationError    wrong usage or configuration, found before anything is asked
 │   └── ManifestError     the list of executions cannot be read, or names an id that cannot be one
 ├── CredentialsError      the API refuses the token, or the client id and secret
-├── AlreadyRunningError   another load of the same pipeline is running
-└── LoadError             the destination did not take what arrived
+├── AlreadyRunningError   the command's: another load of the same pipeline is running
+└── LoadError             the command's: the destination did not take what arrived (else dlt's PipelineStepFailed)
 """
 
 

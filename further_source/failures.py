@@ -62,6 +62,8 @@ def as_further_error(error: Exception, pipeline: dlt.Pipeline | None = None) -> 
     step = error.step if isinstance(error, PipelineStepFailed) else None
     if step in {"load", "sync"} or of_destination:
         return LoadError(one_line(_load_failure(causes, pipeline)))
+    if step == "normalize" and pipeline is not None and pipeline.has_pending_data:
+        return LoadError(one_line(f"normalize failed: {_reason(causes)}. {_never_loads(pipeline)}"))
     return FurtherError(one_line(f"{step} failed: {_reason(causes)}" if step else _reason(causes)))
 
 
@@ -93,12 +95,16 @@ def _load_failure(causes: list[BaseException], pipeline: dlt.Pipeline | None) ->
     if pipeline is None or not pipeline.has_pending_data:
         return reason
     if any(isinstance(cause, LoadClientJobFailed | LoadClientJobTerminalRetry) for cause in causes):
-        return (
-            f"{reason}. This can never load as it is. What had arrived waits in the pending package: mend the "
-            f"destination and run again, or discard the package with `dlt pipeline {pipeline.pipeline_name} "
-            "abort-packages`; the next run then asks for its executions again"
-        )
+        return f"{reason}. {_never_loads(pipeline)}"
     return f"{reason}. What had arrived waits in the pending package, and the next run loads it first"
+
+
+def _never_loads(pipeline: dlt.Pipeline) -> str:
+    return (
+        "This can never load as it is. What had arrived waits in the pending package: mend the destination and run "
+        f"again, or discard the package with `dlt --yes pipeline {pipeline.pipeline_name} abort-packages`; the next "
+        "run then asks for its executions again"
+    )
 
 
 def _reason(causes: list[BaseException]) -> str:

@@ -25,7 +25,9 @@ from further_source.outcomes import (
 )
 from further_source.settings import MAX_FAILURES_IN_A_ROW, MAX_RETRY_AFTER, PollingSettings
 
-__all__ = ["Api", "Ended", "Request", "Schedule", "Workers", "next_interval", "poll_executions"]
+_WEIGHT_WITHOUT_ANSWER = 500  # bytes, roughly
+
+__all__ = ["Api", "Arrival", "Ended", "Request", "Schedule", "Workers", "next_interval", "poll_executions"]
 
 
 class Api(Protocol):
@@ -56,6 +58,11 @@ class Ended:
     poll_first_at: datetime | None
     poll_last_at: datetime | None
     size: int
+
+    @property
+    def weight(self) -> int:
+        """About what it takes in memory, in bytes: for what was never answered takes some too."""
+        return self.size or _WEIGHT_WITHOUT_ANSWER
 
 
 @dataclass(slots=True, eq=False)
@@ -364,14 +371,18 @@ class Schedule:
         return None if at is None else self._wall + timedelta(seconds=at - self._start)
 
 
+Arrival = tuple[Request, Outcome | TokenOutcome, float]
+"""A request, what it came to, and when."""
+
+
 class Workers(Protocol):
     """Runs requests side by side."""
 
     def submit(self, request: Request, call: Callable[[], Outcome | TokenOutcome]) -> None:
         """Starts `call`; at most `max_workers` are under way at once."""
 
-    def wait(self, seconds: float) -> Sequence[tuple[Request, Outcome | TokenOutcome, float]]:
-        """Waits until one ends or `seconds` pass (infinite: until one ends); what ended, and when."""
+    def wait(self, seconds: float) -> Sequence[Arrival]:
+        """Waits until one ends or `seconds` pass (infinite: until one ends); what ended."""
 
 
 def poll_executions(
@@ -408,12 +419,22 @@ def poll_executions(
             continue
         arrivals = workers.wait(step)
         while arrivals:
-            for request, outcome, arrived_at in arrivals:
-                ended = schedule.record(request, outcome, arrived_at)
-                if ended is not None:
-                    yield ended
-            yield from schedule.give_up()
+            yield from _ends(schedule, arrivals, stopped)
             arrivals = workers.wait(0)  # a 429 may have come while whoever takes the ends took their time
+    if stopped():
+        yield from _ends(schedule, workers.wait(0), stopped)
+
+
+def _ends(schedule: Schedule, arrivals: Sequence[Arrival], stopped: Callable[[], bool]) -> Iterator[Ended]:
+    """The ends among arrivals. After a stop these are endings alone: what failed then may have failed by the stop."""
+    for request, outcome, arrived_at in arrivals:
+        if stopped() and not isinstance(outcome, Answered | Refused):
+            continue
+        ended = schedule.record(request, outcome, arrived_at)
+        if ended is not None and not (stopped() and ended.poll_outcome == "running"):
+            yield ended
+    if not stopped():
+        yield from schedule.give_up()
 
 
 def _call(api: Api, request: Request) -> Callable[[], Outcome | TokenOutcome]:

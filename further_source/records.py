@@ -14,6 +14,7 @@ from dlt.extract import DltSource
 from further_source.cells import cells_table
 from further_source.columns import AnswerColumns, RowTables, Types
 from further_source.destinations import Loading, loading_of
+from further_source.exceptions import ConfigurationError
 from further_source.normalize import Answer, poll_columns
 from further_source.shared import SharedTables, Tables
 from further_source.tables import EXECUTIONS_COLUMNS, OWN_COLUMNS
@@ -65,7 +66,11 @@ class Records:
 
 def records_of(pipeline: dlt.Pipeline, source: DltSource, *, shared: bool) -> Records:
     """For the destination of a pipeline that is extracting a source; hints the source's tables for it."""
+    if shared and not SharedTables.can_be(pipeline):
+        raise ConfigurationError("loads side by side (--shard) need a destination that knows SQL: run one load")
     schema = source.schema
+    # A text stays a text: the same key is a time in one answer and none in the next, and some times dlt cannot take.
+    schema.remove_type_detection("iso_timestamp")
     # dlt sets it on what is selected alone; what is loaded already stays what it is.
     formats: list[Any] = [resource.table_format for resource in source.resources.selected.values()]
     formats += [schema.tables[name].get("table_format") for name in schema.data_table_names()]
@@ -78,7 +83,7 @@ def records_of(pipeline: dlt.Pipeline, source: DltSource, *, shared: bool) -> Re
         naming=schema.naming,
         row_tables=RowTables(schema.naming, types, logger.warning, loading.max_fields),
         answer_columns=_answer_columns(schema.naming, types.get("executions"), loading),
-        shared=SharedTables(pipeline, loading.stored_columns) if shared and SharedTables.can_be(pipeline) else None,
+        shared=SharedTables(pipeline, loading.stored_columns) if shared else None,
     )
 
 

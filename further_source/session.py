@@ -21,6 +21,7 @@ from further_source.workers import Poller, Threads
 __all__ = ["Report", "Session"]
 
 _TICK_SECONDS = 0.1
+_JOIN_SECONDS = 1.0
 _PAGE_SECONDS = 1.0
 _PAGE_BYTES = 2_000_000
 _LOAD_BYTES = 64_000_000  # of answers: a bound on what a destination has to take at once
@@ -130,7 +131,7 @@ class Session:
             to_ask = [execution for execution in self.listed if self._ledger.outcome(execution) is None]
             self.report.earlier = self._ledger.counts()
         self._stop = stop
-        self._closed.clear()
+        closed = self._closed = threading.Event()
         self._client = self._make_client()
         threads = self._threads = Threads(self._settings.max_workers)
         poll = partial(
@@ -140,7 +141,7 @@ class Session:
             self._settings,
             workers=threads,
             clock=time.monotonic,
-            stopped=self._stopped,
+            stopped=lambda: closed.is_set() or stop(),
             on_unknown_status=_warn_of_status,
         )
         self._poller = Poller(poll)
@@ -148,20 +149,21 @@ class Session:
 
     def close(self) -> None:
         """Stops, and forgets what was polled: the next `begin` starts anew."""
-        self._closed.set()
         self._end_polling()
+        if self._threads is not None and self._poller is not None:
+            # Threads that are still at work when the interpreter ends can crash it.
+            self._poller.join(_JOIN_SECONDS)
+            self._threads.join(_JOIN_SECONDS)
         self._threads = self._poller = self._client = None
 
-    def _stopped(self) -> bool:
-        return self._closed.is_set() or self._stop()
-
     def _end_polling(self) -> None:
-        if self._threads is not None and self._poller is not None:
-            self._poller.stop()
-            self._threads.wake()
-            self._threads.close()
-        if self._client is not None:
-            self._client.close()
+        if self._closed.is_set() or self._threads is None or self._poller is None or self._client is None:
+            return
+        self._closed.set()
+        self._poller.stop()
+        self._threads.wake()
+        self._threads.close()
+        self._client.close()
 
     def pages(self, until: float = math.inf) -> Iterator[list[Answer]]:
         """What ended, in pages, until `time.monotonic()` passes `until`, much has come, or polling is over.
@@ -174,13 +176,13 @@ class Session:
         while not self.exhausted and not (taken and (time.monotonic() >= until or size >= _LOAD_BYTES)):
             page = self._page(self._poller, until if taken else math.inf)
             taken = taken or bool(page)
-            size += sum(ended.size for ended in page)
+            size += sum(ended.weight for ended in page)
             yield [answer for answer in map(self._answer, page) if answer is not None]
 
     def _page(self, poller: Poller, until: float) -> list[Ended]:
         page: list[Ended] = []
         page_until = min(until, time.monotonic() + _PAGE_SECONDS)
-        while not page or (time.monotonic() < page_until and sum(ended.size for ended in page) < _PAGE_BYTES):
+        while not page or (time.monotonic() < page_until and sum(ended.weight for ended in page) < _PAGE_BYTES):
             if self._stop():
                 self._end_polling()
             page += poller.page(_TICK_SECONDS)

@@ -120,4 +120,4 @@ def _load(load: Callable[[], Any], pipeline: dlt.Pipeline, shared: bool) -> None
             if not (attempts_left and collided(error)):
                 raise
         time.sleep(uniform(0, _SCHEMA_MAX_WAIT))  # noqa: S311  so that they do not meet again
-        load = pipeline.run
+        load = partial(load_pending, pipeline)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Optional
 
 import dlt
@@ -12,7 +13,7 @@ from dlt.common.typing import TSecretStrValue
 from dlt.extract import DltResource
 
 from further_source import configuration, manifest
-from further_source.client import Client, check_base_url
+from further_source.client import Client
 from further_source.exceptions import ConfigurationError
 from further_source.ledger import Ledger, read_ledger
 from further_source.normalize import Answer, step_rows, step_tombstone
@@ -85,6 +86,8 @@ def further_source(
 
     Raises:
         ConfigurationError: A value that cannot work, or a list that cannot be read. Nothing has been asked.
+        CredentialsError: Out of `pipeline.run`, where the API refuses the credentials: nothing of that run is loaded.
+            `run_in_slices` loads what had arrived before it raises.
     """
     settings = configuration.check_polling(
         polling,
@@ -100,7 +103,7 @@ def further_source(
     configuration.check_number("commit_interval", commit_interval, least=0)
     make_client = partial(
         Client,
-        check_base_url(base_url),
+        base_url,
         configuration.check_credentials(access_token, client_id, client_secret),
         request_timeout=request_timeout,
         max_workers=max_workers,
@@ -126,11 +129,13 @@ def _resources(session: Session, *, row_tables: bool) -> list[DltResource]:
             records = records_of(dlt.current.pipeline(), dlt.current.source(), shared=run is not None and run.shared)
             _begin(session, records.loading, run)
             known[:] = [records]
-            yield Page([], session.report)
-        if run is not None:
-            yield from _slice(session, run)
+            first = [Page([], session.report)]
         else:
-            yield from _whole(session)
+            first = []
+        if run is not None:
+            yield from chain(first, _slice(session, run))
+        else:
+            yield from _whole(session, first)
 
     @dlt.transformer(data_from=polled, name="executions")
     def executions(page: Page) -> Iterator[Any]:
@@ -170,19 +175,21 @@ def _begin(session: Session, loading: "Loading", run: Slice | None) -> None:
             f"executions is not selected, so all is asked again, and {loading} cannot take away what an execution no "
             "longer has; select it, or load into a new dataset"
         )
+    if run is not None:
+        run.session = session
     session.begin(ledger, can_replace=loading.can_replace, stop=run.stop if run else lambda: False)
 
 
 def _slice(session: Session, run: Slice) -> Iterator[Page]:
-    run.session = session
     for answers in session.pages(time.monotonic() + session.commit_interval):
-        run.on_progress(session.report)
         if answers:
             yield Page(answers, session.report)
+        run.on_progress(session.report)
 
 
-def _whole(session: Session) -> Iterator[Page]:
+def _whole(session: Session, first: list[Page]) -> Iterator[Page]:
     try:
+        yield from first
         for answers in session.pages(math.inf):
             if answers:
                 yield Page(answers, session.report)

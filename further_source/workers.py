@@ -10,12 +10,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from further_source.outcomes import Failure, Outcome, TokenOutcome
-from further_source.polling import Ended, Request
+from further_source.polling import Arrival, Ended, Request
 
 __all__ = ["Poller", "Threads"]
 
 _Call = Callable[[], Outcome | TokenOutcome]
-_Arrival = tuple[Request, Outcome | TokenOutcome, float]
 
 
 class Threads:
@@ -25,18 +24,19 @@ class Threads:
         self._max_workers = max_workers
         self._clock = clock
         self._calls: queue.SimpleQueue[tuple[Request, _Call] | None] = queue.SimpleQueue()
-        self._arrivals: queue.SimpleQueue[_Arrival | None] = queue.SimpleQueue()
-        self._started = 0
+        self._arrivals: queue.SimpleQueue[Arrival | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
         self._under_way = 0
 
     def submit(self, request: Request, call: _Call) -> None:
         self._under_way += 1
-        if self._under_way > self._started and self._started < self._max_workers:
-            self._started += 1
-            threading.Thread(target=self._work, name=f"further-{self._started}", daemon=True).start()
+        if len(self._threads) < min(self._under_way, self._max_workers):
+            thread = threading.Thread(target=self._work, name=f"further-{len(self._threads) + 1}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
         self._calls.put((request, call))
 
-    def wait(self, seconds: float) -> list[_Arrival]:
+    def wait(self, seconds: float) -> list[Arrival]:
         """What ended within `seconds`, as soon as anything did; nothing where `wake` was called."""
         try:
             first = self._arrivals.get(timeout=min(seconds, threading.TIMEOUT_MAX))
@@ -56,8 +56,14 @@ class Threads:
 
     def close(self) -> None:
         """Lets idle threads end; busy ones end with their request."""
-        for _ in range(self._started):
+        for _ in self._threads:
             self._calls.put(None)
+
+    def join(self, seconds: float) -> None:
+        """Waits until all have ended, but no longer than `seconds`."""
+        until = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _work(self) -> None:
         while (item := self._calls.get()) is not None:
@@ -91,8 +97,12 @@ class Poller:
     def start(self) -> None:
         self._thread.start()
 
+    def join(self, seconds: float) -> None:
+        """Waits until the thread has ended, but no longer than `seconds`."""
+        self._thread.join(seconds)
+
     def stop(self) -> None:
-        """Takes no more from the generator; what is buffered can still be had. Not for signal handlers."""
+        """Takes what the generator still has, however much: it is expected to end soon. Not for signal handlers."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -113,11 +123,11 @@ class Poller:
                 while self._buffer and size < max_bytes:
                     ended = self._buffer.popleft()
                     page.append(ended)
-                    size += ended.size
-                    self._bytes -= ended.size
+                    size += ended.weight
+                    self._bytes -= ended.weight
                 self._changed.notify_all()
                 seconds = until - time.monotonic()
-                if self._over or self._stopped or seconds <= 0:
+                if self._over or seconds <= 0:
                     break
                 self._changed.wait(seconds)
         return page
@@ -127,11 +137,9 @@ class Poller:
             for ended in self._poll():
                 with self._changed:
                     self._buffer.append(ended)
-                    self._bytes += ended.size
+                    self._bytes += ended.weight
                     self._changed.notify_all()
                     self._changed.wait_for(lambda: self._bytes <= self._max_bytes or self._stopped)
-                    if self._stopped:
-                        return
         except Exception as error:
             self.error = error
         finally:

@@ -8,6 +8,7 @@ all completed, 75 another load of this pipeline is running, 130 and 143 stopped 
 
 import argparse
 import io
+import logging
 import os
 import re
 import signal
@@ -16,13 +17,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+DUCKDB = "duckdb:///"
 EXIT_FAILED, EXIT_USAGE, EXIT_NOT_COMPLETED, EXIT_ALREADY_RUNNING = 1, 2, 3, 75
 
 
 class Stop:
-    """Set by the first SIGINT or SIGTERM; a second one ends the process at once."""
+    """Set by the first SIGINT or SIGTERM; a second one, or one before there is anything to load, ends it at once."""
 
     signal_number = 0
+    anything_to_load = False
 
     def __call__(self) -> bool:
         return self.signal_number != 0
@@ -32,7 +35,7 @@ class Stop:
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: object) -> None:
-        if self.signal_number:
+        if self.signal_number or not self.anything_to_load:
             os._exit(128 + number)
         self.signal_number = number
 
@@ -104,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
         code = tell(error)
         if code == EXIT_USAGE:
             return code
-    return 128 + stop.signal_number if stop() else code
+    return 128 + stop.signal_number if stop() and code != EXIT_FAILED else code
 
 
 def tell(error: Exception) -> int:
@@ -125,7 +128,7 @@ def tell(error: Exception) -> int:
 def run(options: argparse.Namespace, stop: Stop) -> int:
     import dlt
 
-    from further_source import LoadError, run_in_slices
+    from further_source import CredentialsError, run_in_slices
     from further_source.display import show_progress, summary
     from further_source.failures import as_further_error
     from further_source.lock import only_load
@@ -146,8 +149,9 @@ def run(options: argparse.Namespace, stop: Stop) -> int:
                     report = latest
                     show(latest)
 
+                stop.anything_to_load = True
                 try:
-                    if anything_listed or not has_tables(pipeline):
+                    if anything_listed or not has_tables(pipeline, location):
                         run_in_slices(
                             pipeline,
                             source,
@@ -158,16 +162,17 @@ def run(options: argparse.Namespace, stop: Stop) -> int:
                         )
                 except Exception as raised:
                     error = as_further_error(raised, pipeline)
-                    error.__cause__ = raised
+                    if error is not raised:
+                        error.__cause__ = raised
             # Where the destination failed, what the report counts may not be there yet.
-            if not options.quiet and not (error and (isinstance(error, LoadError) or not report.listed)):
+            if not options.quiet and (error is None or (isinstance(error, CredentialsError) and report.listed)):
                 destination = pipeline.destination.destination_name
                 show_result(summary(report, destination=destination, dataset=dataset, location=location))
                 if options.demo and error is None:
                     show_result(review(pipeline, dataset))
     if error is not None:
         raise error
-    if report.nothing_reached:
+    if report.nothing_reached and not stop():
         fail(f"every execution asked was unreachable, the last with: {report.unreachable_error}")
         return EXIT_FAILED
     return EXIT_NOT_COMPLETED if options.strict and not report.all_completed else 0
@@ -201,7 +206,7 @@ def set_defaults(config: Any) -> None:
             if config.get(key) is None:
                 config[key] = value
     except ValueError as error:  # dlt made its logger
-        raise ConfigurationError(f"runtime.log_level: {error}") from None
+        raise ConfigurationError(f"[runtime]: {error}") from None
     if not config.get("runtime.dlthub_telemetry", bool):
         stop_telemetry()  # dlt began it before anything could be configured
     if not logger.LOGGER.isEnabledFor(logging.INFO):
@@ -340,7 +345,7 @@ def check_destination(settings: dict[str, Any]) -> tuple[str, str]:
                 raise ConfigurationError(
                     f"dataset {dataset}: DuckDB cannot tell it from its file {file.name}; choose another --dataset"
                 )
-            location = f"duckdb:///{file.absolute()}"  # as dlt shows it too, by way of all of sqlalchemy
+            location = f"{DUCKDB}{file.absolute()}"  # as dlt shows it too, by way of all of sqlalchemy
         else:
             location = str(config)
         return one_line(location), config.normalize_dataset_name(client.schema)
@@ -360,8 +365,13 @@ def configured_table_format(destination: Any) -> str | None:
     return configured or None
 
 
-def has_tables(pipeline: Any) -> bool:
-    """Whether a load has made the tables, and left nothing to load: then an empty list is nothing to do."""
+def has_tables(pipeline: Any, location: str) -> bool:
+    """Whether a load has made the tables, and left nothing to load: then an empty list is nothing to do.
+
+    Only of a DuckDB file can that be told without a connection.
+    """
+    if not location.startswith(DUCKDB) or not os.path.exists(location.removeprefix(DUCKDB)):
+        return False
     tables = pipeline.default_schema.tables if pipeline.default_schema_name else {}
     return {"executions", "steps", "cells"} <= tables.keys() and not pipeline.has_pending_data
 
@@ -374,4 +384,9 @@ def review(pipeline: Any, dataset: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not by way of the interpreter's own end: it has crashed there, all done, in a library's thread.
+    os._exit(exit_code)

@@ -271,6 +271,14 @@ def echoes(secret: str) -> list[Any]:
     ]
 
 
+def test_a_short_secret_blots_out_no_part_of_a_word(sandbox: Sandbox) -> None:
+    client = Client(sandbox.base_url, ClientCredentials("id", "b"))
+    sandbox.script_token(error(401, "boom, b is wrong"))
+
+    assert client.request_token() == Unauthorized("token endpoint: 401: boom, *** is wrong")
+    client.close()
+
+
 @pytest.mark.parametrize("status", [200, 302, 400, 401, 403, 404, 422, 429, 500])
 @pytest.mark.parametrize("number", range(len(echoes(""))))
 def test_secrets_that_are_echoed_are_blotted_out(sandbox: Sandbox, status: int, number: int) -> None:

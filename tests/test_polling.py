@@ -25,7 +25,7 @@ from further_source.outcomes import Answered, ExecutionId, Failure, Refused, Thr
 from further_source.polling import next_interval
 from further_source.settings import POLLING_PRESETS, PollingSettings
 
-A, B, C = listed(3)
+A, B, C, D = listed(4)
 # Intervals of binary fractions and a budget that is never felt, so that times are exact.
 SETTINGS = PollingSettings(max_requests_per_second=2**20)
 TICK = 2**-20  # seconds between two requests of that budget
@@ -751,6 +751,31 @@ def test_once_stopped_nothing_is_asked_and_nothing_told_of_what_had_not_ended() 
 
     assert [ended.execution for ended in run.ends] == [A]
     assert max(sent.at for sent in run.sent) < 10
+
+
+def test_once_stopped_what_had_arrived_is_still_told_if_it_is_an_ending() -> None:
+    slow_taker = 20.0  # it takes the first end, and is stopped meanwhile
+    scripts = {
+        A: [answer("completed", 5)],
+        B: [answer("completed", 5)],
+        C: [fault(latency=5)],
+        D: [refuse("not_found", 5)],
+    }
+    run = poll(scripts, settings(max_requests_per_second=1e6), stop_at=10, seconds_per_end=slow_taker)
+
+    assert [ended.poll_outcome for ended in run.ends] == ["completed", "completed", "not_found"]
+    assert len(run.sent) == 4
+
+
+def test_a_tenth_failure_that_comes_of_the_stop_is_no_end() -> None:
+    run = poll(
+        {A: [answer("completed", 5)], B: [*[fault()] * 9, fault(latency=5)]},
+        settings(initial_interval=0.1, max_interval=0.1, max_requests_per_second=1e6),
+        stop_at=7,
+        seconds_per_end=20,
+    )
+
+    assert [ended.execution for ended in run.ends] == [A]
 
 
 def test_stopped_from_the_beginning_asks_nothing() -> None:

@@ -674,6 +674,8 @@ def test_configuration_comes_from_toml_files(sandbox: Sandbox, make_pipeline: Ma
         ({"access_token": None, "client_id": "id"}, "client_secret"),
         ({"client_id": "id", "client_secret": "s"}, "access_token"),
         ({"terminal_statuses": []}, "terminal_statuses"),
+        ({"terminal_statuses": "completed,failed"}, "terminal_statuses"),
+        ({"terminal_statuses": [" Running"]}, "terminal_statuses"),
         ({"executions": "[1"}, "executions"),
         ({"executions": ["no slash"]}, "executions[0]"),
         ({"executions": 5}, "executions"),
