@@ -188,9 +188,8 @@ def show_result(text: str) -> None:
 
 def set_defaults(config: Any) -> None:
     """What a load wants of dlt where nobody configured it."""
-    import logging
-
     from dlt.common import logger
+    from dlt.common.configuration.exceptions import ConfigurationException
     from dlt.common.runtime.telemetry import stop_telemetry
 
     from further_source import ConfigurationError
@@ -205,8 +204,10 @@ def set_defaults(config: Any) -> None:
         for key, value in defaults.items():
             if config.get(key) is None:
                 config[key] = value
+    except ConfigurationException:
+        raise
     except ValueError as error:  # dlt made its logger
-        raise ConfigurationError(f"[runtime]: {error}") from None
+        raise ConfigurationError(f"runtime.log_level: {error}") from None
     if not config.get("runtime.dlthub_telemetry", bool):
         stop_telemetry()  # dlt began it before anything could be configured
     if not logger.LOGGER.isEnabledFor(logging.INFO):

@@ -141,7 +141,7 @@ def test_a_load_that_can_never_succeed_is_named_and_can_be_got_past(
     line = done.stderr.splitlines()[-1]
     assert line.startswith("load.py: destination duckdb failed: table cells: ")
     assert f"{PENDING}: mend the destination and run again" in line
-    assert "`dlt pipeline further abort-packages`" in line
+    assert "`dlt --yes pipeline further abort-packages`" in line
     assert done.stdout == ""
 
     again = loaded(command.run(*ids(["old", "a"]), "--quiet"), 1)
