@@ -3,14 +3,19 @@
 import contextlib
 import json
 import os
+import re
 import shutil
+import signal
 import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command import (
+    HANG,
     Command,
     asked,
     cells_of,
@@ -433,6 +438,25 @@ def test_nothing_is_reported_to_anybody(command: Command, sandbox: Sandbox) -> N
 
 
 # The demo
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to see what a process catches")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_list_is_read_ends_it_at_once(command: Command, sandbox: Sandbox, number: int) -> None:
+    with command.start("--executions", "-", stdin=subprocess.PIPE) as process:
+        until = time.monotonic() + HANG
+        while not catches(process.pid, signal.SIGTERM) and time.monotonic() < until:
+            time.sleep(0.01)
+        process.send_signal(number)
+
+        assert process.wait(HANG) == 128 + number
+    assert not sandbox.requests
+
+
+def catches(pid: int, number: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    (caught,) = re.findall(r"SigCgt:\s*([0-9a-f]+)", status)
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def test_the_demo_loads_what_the_sandbox_serves_cell_for_cell(command: Command, sandbox: Sandbox) -> None:

@@ -91,6 +91,13 @@ def test_duckdb_takes_no_loads_side_by_side(command: Command, sandbox: Sandbox) 
     assert not any(command.directory.glob("*.duckdb"))
 
 
+def test_files_take_no_loads_side_by_side(command: Command, sandbox: Sandbox) -> None:
+    command.environment["DESTINATION__FILESYSTEM__BUCKET_URL"] = str(command.directory / "lake")
+
+    assert "SQL" in told(command.run("wf/a", "--shard", "1/2", "--destination", "filesystem"), 2)
+    assert not sandbox.requests
+
+
 @pytest.fixture
 def dataset(postgres_url: str) -> Iterator[str]:
     name = "further_shards"
