@@ -30,7 +30,7 @@ class Command:
     """
 
     def __init__(self, directory: Path, sandbox: Sandbox | None = None, **settings: Any) -> None:
-        self.directory = directory / "work"
+        self.directory = directory / "cwd"
         self.data_dir = directory / "dlt"
         self.home = directory / "home"
         self.directory.mkdir(parents=True, exist_ok=True)

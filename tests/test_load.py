@@ -263,7 +263,7 @@ def test_standard_output_of_few_characters_gets_escapes(tmp_path: Path, sandbox:
     command.environment["PYTHONIOENCODING"] = "ascii"
     serve(sandbox, "a")
     done = loaded(command.run(A))
-    assert "Gr\\xf6\\xdfe/work/further.duckdb" in done.stdout
+    assert "Gr\\xf6\\xdfe/cwd/further.duckdb" in done.stdout
 
 
 # Exit codes
