@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from further_source import jsontext
 from further_source.normalize import Answer, Block, Step, number_of
 
-__all__ = ["CELLS_SCHEMA", "cells_table"]
+__all__ = ["CELLS_SCHEMA", "RowGroups", "cells_table"]
 
 CELLS_SCHEMA = pa.schema(
     [
@@ -49,6 +49,35 @@ def cells_table(answers: Iterable[Answer], load_id: str) -> pa.Table:
     for answer in answers:
         builder.add(answer)
     return builder.finish(load_id)
+
+
+class RowGroups:
+    """Joins tables of `cells` to the row groups that DuckDB has in its files: such it writes as they come.
+
+    Smaller or larger ones it takes apart and puts together again, in twice the time and three times the memory.
+    """
+
+    ROWS = 122_880
+
+    def __init__(self) -> None:
+        self._kept: list[pa.Table] = []
+
+    def add(self, table: pa.Table) -> list[pa.Table]:
+        """The groups that are full now."""
+        self._kept.append(table)
+        count = sum(table.num_rows for table in self._kept)
+        if count < self.ROWS:
+            return []
+        joined = pa.concat_tables(self._kept)
+        whole = count - count % self.ROWS
+        self._kept = [joined.slice(whole)]
+        return [joined.slice(start, self.ROWS) for start in range(0, whole, self.ROWS)]
+
+    def rest(self) -> pa.Table:
+        """What is in no full group, perhaps nothing."""
+        rest = pa.concat_tables([CELLS_SCHEMA.empty_table(), *self._kept])
+        self._kept = []
+        return rest
 
 
 class _Runs:
@@ -110,29 +139,32 @@ class _Builder:
                 end += width
                 self._rows.add(row_index, end)
                 row_index += 1
-            self._fields += block.fields * block.row_count
-            self._confidences += block.confidences
-            self._add_extras(block)
-            self._add_values(block.values)
+            self._add_block(block)
         self._steps.add(step, len(self._fields))
 
-    def _add_extras(self, block: Block) -> None:
-        if block.extras is None:
-            self._extras += [None] * len(block.values)
-        else:
-            self._extras += [None if extra is None else jsontext.dumps(extra) for extra in block.extras]
-
-    def _add_values(self, values: list[Any]) -> None:
-        if set(map(type, values)) == {str}:
-            self._values += values
-            self._value_types += ["string"] * len(values)
-            self._numbers += [None] * len(values)
-            return
-        self._values += [value if type(value) is str else _text(value) for value in values]
-        self._value_types += [_VALUE_TYPES[type(value)] for value in values]
-        self._numbers += [
-            value if type(value) is float else None if type(value) is str else number_of(value) for value in values
-        ]
+    def _add_block(self, block: Block) -> None:
+        width, start, count = len(block.fields), len(self._fields), block.row_count
+        nothing: list[Any] = [None] * (width * count)
+        self._fields += block.fields * count
+        self._value_types += ["string"] * (width * count)
+        for records in (self._values, self._numbers, self._confidences, self._extras):
+            records += nothing
+        for position, column in enumerate(block.columns, start):
+            of_column = slice(position, None, width)  # rows stand one after the other
+            self._confidences[of_column] = column.confidences
+            if column.extras is not None:
+                self._extras[of_column] = [None if extra is None else jsontext.dumps(extra) for extra in column.extras]
+            kinds = set(map(type, column.values))
+            if kinds == {str}:
+                self._values[of_column] = column.values
+                continue
+            if kinds == {float}:
+                self._values[of_column] = map(repr, column.values)
+                self._numbers[of_column] = column.values
+            else:
+                self._values[of_column] = map(_text, column.values)
+                self._numbers[of_column] = map(number_of, column.values)
+            self._value_types[of_column] = [_VALUE_TYPES[type(value)] for value in column.values]
 
     def finish(self, load_id: str) -> pa.Table:
         text, whole, double = pa.string(), pa.int64(), pa.float64()
@@ -155,8 +187,8 @@ class _Builder:
 
 
 def _text(value: Any) -> str | None:
-    if value is None:
-        return None
+    if value is None or isinstance(value, str):
+        return value
     if isinstance(value, bool):
         return "true" if value else "false"
     return repr(value) if isinstance(value, int | float) else jsontext.dumps(value)

@@ -253,8 +253,7 @@ class _Builder:
         self._columns["_deleted"] += [deleted] * count
 
     def _append_field(self, block: Block, target: _Target) -> None:
-        width = len(block.fields)
-        values, confidences = block.values[target.position :: width], block.confidences[target.position :: width]
+        values, confidences, _ = block.columns[target.position]
         self._types.setdefault(target.column, None)  # a field stands before its confidence, values or not
         self._table.types.setdefault(target.confidence_column, "double")
         self._extend(target.confidence_column, "double", confidences)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from further_source import jsontext
 from further_source.outcomes import ExecutionId
@@ -26,6 +26,7 @@ __all__ = [
     "ROW_FIELD",
     "Answer",
     "Block",
+    "Column",
     "Step",
     "number_of",
     "normalize_steps",
@@ -41,18 +42,20 @@ ROW_FIELD = "_row"
 """The field of a row that is no object."""
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Consecutive rows of a step with the same fields, unpacked: so that most work is done by the list.
+class Column(NamedTuple):
+    """The cells of one field, row by row. `extras` is None where no cell has any."""
 
-    The cells stand row by row, in a row in the order of `fields`. `extras` is None where no cell has any.
-    """
-
-    fields: tuple[str, ...]
-    row_count: int
     values: list[Any]
     confidences: list[float | None]
     extras: list[dict[str, Any] | None] | None
+
+
+class Block(NamedTuple):
+    """Consecutive rows of a step with the same fields, unpacked: so that most work is done by the list."""
+
+    fields: tuple[str, ...]
+    row_count: int
+    columns: list[Column]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +120,12 @@ def _step(index: int, step: Any) -> Step:
 def _blocks(rows: list[Any]) -> list[Block]:
     blocks = []
     for fields, run in groupby(rows, key=_fields):
-        same = list(run)
-        cells = same if fields is None else [cell for row in same for cell in row.values()]
-        blocks.append(Block((ROW_FIELD,) if fields is None else fields, len(same), *_unpack(cells)))
+        rows_alike = list(run)
+        if fields is None:
+            blocks.append(Block((ROW_FIELD,), len(rows_alike), [_unpack(rows_alike)]))
+        else:
+            columns = [_unpack([row[field] for row in rows_alike]) for field in fields]
+            blocks.append(Block(fields, len(rows_alike), columns))
     return blocks
 
 
@@ -127,18 +133,17 @@ def _fields(row: Any) -> tuple[str, ...] | None:
     return tuple(row) if type(row) is dict else None
 
 
-def _unpack(cells: list[Any]) -> tuple[list[Any], list[float | None], list[dict[str, Any] | None] | None]:
-    """Values, confidences and extras of cells."""
+def _unpack(cells: list[Any]) -> Column:
     if set(map(type, cells)) == {dict} and set(map(len, cells)) == {2}:
         try:
             scores = [cell["confidence_score"] for cell in cells]
             if set(map(type, scores)) <= _SCORES:
-                return [cell["value"] for cell in cells], scores, None
+                return Column([cell["value"] for cell in cells], scores, None)
         except KeyError:
             pass
     unpacked = [unpack_cell(cell) for cell in cells]
     extras = [extra for _, _, extra in unpacked]
-    return (
+    return Column(
         [value for value, _, _ in unpacked],
         [confidence for _, confidence, _ in unpacked],
         extras if any(extras) else None,

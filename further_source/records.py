@@ -1,7 +1,8 @@
 """Answers in, records for the tables of one destination out, with what is known of these tables meanwhile."""
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -11,30 +12,72 @@ from dlt.common import logger
 from dlt.common.normalizers.naming import NamingConvention
 from dlt.extract import DltSource
 
-from further_source.cells import cells_table
+from further_source.cells import RowGroups, cells_table
 from further_source.columns import AnswerColumns, RowTables, Types
 from further_source.destinations import Loading, loading_of
 from further_source.exceptions import ConfigurationError
-from further_source.normalize import Answer, poll_columns
+from further_source.normalize import Answer, poll_columns, step_rows, step_tombstone
 from further_source.shared import SharedTables, Tables
 from further_source.tables import EXECUTIONS_COLUMNS, OWN_COLUMNS
 
-__all__ = ["Records", "records_of"]
+__all__ = ["Page", "Records", "records_of"]
 
 _NOT_AS_THEY_COME = ("workflow_id", "workflow_execution_id", "status", "steps")
+
+
+@dataclass(frozen=True)
+class Page:
+    """Records of executions that ended, on their way to the tables that are selected."""
+
+    executions: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    cells: list[pa.Table] = field(default_factory=list)
+    rows: list[tuple[str, pa.Table]] = field(default_factory=list)
+    """The wide tables by name."""
 
 
 @dataclass(frozen=True)
 class Records:
     """Makes the records of one polling. `shared` is set where other loads add to the same tables."""
 
+    selected: frozenset[str]
     loading: Loading
     naming: NamingConvention
     row_tables: RowTables
     answer_columns: AnswerColumns
     shared: SharedTables | None = None
+    row_groups: RowGroups = field(default_factory=RowGroups)
 
-    def executions(self, answers: list[Answer]) -> list[dict[str, Any]]:
+    def page(self, answers: list[Answer], load_id: str, counts: Counter[str]) -> Page:
+        """The records of some answers; the last of the cells may come with a later page, or with `rest`.
+
+        Args:
+            counts: Told of the records by table, tombstones not counted.
+        """
+        page = Page()
+        if "executions" in self.selected:
+            page.executions.extend(self._executions(answers))
+            counts["executions"] += len(page.executions)
+        if "steps" in self.selected:
+            page.steps.extend(row for answer in answers for row in step_rows(answer))
+            counts["steps"] += len(page.steps)
+            page.steps.extend(step_tombstone(answer) for answer in answers if answer.replaces and not answer.steps)
+        if "cells" in self.selected:
+            cells = cells_table(answers, load_id)
+            counts["cells"] += cells.column("_deleted").null_count
+            page.cells.extend(self.loading.keyed("cells", group) for group in self.row_groups.add(cells))
+        if "rows" in self.selected:
+            for name, table in self._rows(answers, load_id):
+                counts[name] += table.column("_deleted").null_count
+                page.rows.append((name, self.loading.keyed("rows", table)))
+        return page
+
+    def rest(self) -> Page:
+        """What `page` has kept; to be taken before a load ends."""
+        cells = [self.loading.keyed("cells", self.row_groups.rest())] if "cells" in self.selected else []
+        return Page(cells=cells)
+
+    def _executions(self, answers: list[Answer]) -> list[dict[str, Any]]:
         if self.shared is None or not answers:
             return [_execution_row(answer, self.answer_columns) for answer in answers]
 
@@ -45,14 +88,7 @@ class Records:
 
         return self.shared.settle(build)
 
-    def cells(self, answers: list[Answer], load_id: str) -> pa.Table:
-        return self.loading.keyed("cells", cells_table(answers, load_id))
-
-    def rows(self, answers: list[Answer], load_id: str) -> list[tuple[str, pa.Table]]:
-        """The wide tables by name."""
-        return [(name, self.loading.keyed("rows", table)) for name, table in self._wide_tables(answers, load_id)]
-
-    def _wide_tables(self, answers: list[Answer], load_id: str) -> list[tuple[str, pa.Table]]:
+    def _rows(self, answers: list[Answer], load_id: str) -> list[tuple[str, pa.Table]]:
         if self.shared is None:
             return list(self.row_tables.arrow_tables(answers, load_id))
 
@@ -79,6 +115,7 @@ def records_of(pipeline: dlt.Pipeline, source: DltSource, *, shared: bool) -> Re
         source.resources[name].apply_hints(**loading.hints(name))
     types = {name: _types(schema.tables[name]["columns"]) for name in schema.data_table_names()}
     return Records(
+        selected=frozenset(source.resources.selected),
         loading=loading,
         naming=schema.naming,
         row_tables=RowTables(schema.naming, types, logger.warning, loading.max_fields),

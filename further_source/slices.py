@@ -13,6 +13,7 @@ import dlt
 from dlt.extract import DltSource
 from dlt.pipeline.helpers import retry_schema_update
 
+from further_source.garbage import rarely_collected
 from further_source.interrupted import load_pending
 from further_source.session import Report, Session
 
@@ -88,18 +89,22 @@ def run_in_slices(
         CredentialsError: The API refused the credentials; what had arrived is loaded.
         dlt.pipeline.exceptions.PipelineStepFailed: As of `pipeline.run`.
     """
-    run = Slice(stop, on_progress, shared=shared)
+    with rarely_collected():
+        return _run_in_slices(pipeline, source, Slice(stop, on_progress, shared=shared), table_format)
+
+
+def _run_in_slices(pipeline: dlt.Pipeline, source: DltSource, run: Slice, table_format: Any) -> Report:
     refresh = pipeline.refresh
     if pipeline.has_pending_data:
-        _load(partial(load_pending, pipeline), pipeline, shared)
+        _load(partial(load_pending, pipeline), pipeline, run.shared)
     try:
         while run.session is None or not run.session.exhausted:
             with _as_current(run):
-                _load(partial(pipeline.run, source, table_format=table_format), pipeline, shared)
+                _load(partial(pipeline.run, source, table_format=table_format), pipeline, run.shared)
             pipeline.refresh = None  # a second time it would drop what the first slice loaded
             if run.session is None:
                 return Report()  # no resource of the source is selected
-            on_progress(run.session.report)
+            run.on_progress(run.session.report)
         if run.session.error is not None:
             raise run.session.error
         return run.session.report

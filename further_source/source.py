@@ -1,9 +1,8 @@
 """The dlt source: the only module with dlt's decorators."""
 
-import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Optional
@@ -15,26 +14,19 @@ from dlt.extract import DltResource
 from further_source import configuration, manifest
 from further_source.client import Client
 from further_source.exceptions import ConfigurationError
+from further_source.garbage import rarely_collected
 from further_source.ledger import Ledger, read_ledger
-from further_source.normalize import Answer, step_rows, step_tombstone
+from further_source.normalize import Answer
 from further_source.outcomes import ExecutionId
-from further_source.session import Report, Session
+from further_source.session import Session
 from further_source.settings import PRODUCTION_URL, SOURCE_NAME
 from further_source.slices import Slice, current_slice
 
 if TYPE_CHECKING:
     from further_source.destinations import Loading
-    from further_source.records import Records
+    from further_source.records import Page, Records
 
-__all__ = ["Page", "further_source"]
-
-
-@dataclass(frozen=True)
-class Page:
-    """Executions that ended, on their way to the tables; an empty one makes the tables."""
-
-    answers: list[Answer]
-    report: Report
+__all__ = ["further_source"]
 
 
 @dlt.source(name=SOURCE_NAME, section=SOURCE_NAME)
@@ -121,7 +113,7 @@ def _resources(session: Session, *, row_tables: bool) -> list[DltResource]:
     known: list[Records] = []  # set by `polled`, before it yields
 
     @dlt.resource(name="polled", selected=False)
-    def polled() -> Iterator[Page]:
+    def polled() -> Iterator["Page"]:
         run = current_slice()
         if not session.begun:
             from further_source.records import records_of  # with pyarrow, which takes long to import
@@ -129,37 +121,27 @@ def _resources(session: Session, *, row_tables: bool) -> list[DltResource]:
             records = records_of(dlt.current.pipeline(), dlt.current.source(), shared=run is not None and run.shared)
             _begin(session, records.loading, run)
             known[:] = [records]
-            first = [Page([], session.report)]
-        else:
-            first = []
-        if run is not None:
-            yield from chain(first, _slice(session, run))
-        else:
-            yield from _whole(session, first)
+        for answers in chain([[]], _slice(session, run) if run is not None else _whole(session)):
+            yield known[0].page(answers, _load_id(), session.report.rows)
+        yield known[0].rest()
+
+    # Transformers only pass on: dlt may hand them a page before it has done with the one before.
 
     @dlt.transformer(data_from=polled, name="executions")
-    def executions(page: Page) -> Iterator[Any]:
-        rows = known[0].executions(page.answers)
-        page.report.rows["executions"] += len(rows)
-        yield rows or dlt.mark.materialize_table_schema()
+    def executions(page: "Page") -> Any:
+        return page.executions or dlt.mark.materialize_table_schema()
 
     @dlt.transformer(data_from=polled, name="steps")
-    def steps(page: Page) -> Iterator[Any]:
-        rows = [row for answer in page.answers for row in step_rows(answer)]
-        page.report.rows["steps"] += len(rows)
-        rows += [step_tombstone(answer) for answer in page.answers if answer.replaces and not answer.steps]
-        yield rows or dlt.mark.materialize_table_schema()
+    def steps(page: "Page") -> Any:
+        return page.steps or dlt.mark.materialize_table_schema()
 
     @dlt.transformer(data_from=polled, name="cells")
-    def cells(page: Page) -> Iterator[Any]:
-        table = known[0].cells(page.answers, _load_id())
-        page.report.rows["cells"] += table.column("_deleted").null_count
-        yield table
+    def cells(page: "Page") -> Iterator[Any]:
+        yield from page.cells  # a list of them dlt would join
 
     @dlt.transformer(data_from=polled, name="rows")
-    def rows(page: Page) -> Iterator[Any]:
-        for name, table in known[0].rows(page.answers, _load_id()):
-            page.report.rows[name] += table.column("_deleted").null_count
+    def rows(page: "Page") -> Iterator[Any]:
+        for name, table in page.rows:
             hints = dlt.mark.make_hints(table_name=name, **known[0].loading.hints("rows"))
             yield dlt.mark.with_hints(table, hints, create_table_variant=True)
 
@@ -180,23 +162,17 @@ def _begin(session: Session, loading: "Loading", run: Slice | None) -> None:
     session.begin(ledger, can_replace=loading.can_replace, stop=run.stop if run else lambda: False)
 
 
-def _slice(session: Session, run: Slice) -> Iterator[Page]:
+def _slice(session: Session, run: Slice) -> Iterator[list[Answer]]:
     for answers in session.pages(time.monotonic() + session.commit_interval):
-        if answers:
-            yield Page(answers, session.report)
+        yield answers
         run.on_progress(session.report)
 
 
-def _whole(session: Session, first: list[Page]) -> Iterator[Page]:
-    try:
-        yield from first
-        for answers in session.pages(math.inf):
-            if answers:
-                yield Page(answers, session.report)
+def _whole(session: Session) -> Iterator[list[Answer]]:
+    with closing(session), rarely_collected():
+        yield from session.pages()
         if session.error is not None:
             raise session.error
-    finally:
-        session.close()
 
 
 def _ledger(listed: Sequence[ExecutionId], table_format: str | None) -> Ledger | None:

@@ -6,7 +6,6 @@ the connection down.
 
 import contextlib
 import http.client
-import math
 import os
 import socket
 import ssl
@@ -31,7 +30,6 @@ from further_source.exceptions import ConfigurationError
 __all__ = ["MAX_ERROR_BODY", "MAX_REQUEST_TIMEOUT", "HttpAnswer", "NoAnswer", "Transport", "is_loopback"]
 
 MAX_REQUEST_TIMEOUT = 86_400.0  # seconds; sockets take no infinite ones
-_CHUNK = 64 * 1024  # bytes
 MAX_ERROR_BODY = 64 * 1024  # bytes of a refusal that are read, for its text alone
 
 
@@ -124,21 +122,18 @@ class Transport:
     def _read(self, response: requests.Response) -> HttpAnswer:
         """Reads the body, or as much of a refusal's as its text needs: there the status decides."""
         raw, status = response.raw, response.status_code
-        chunks: list[bytes] = []
-        size, broken, limit = 0, None, math.inf if status < 300 else MAX_ERROR_BODY
+        limit = None if status < 300 else MAX_ERROR_BODY
+        body, broken = b"", None
         try:
-            for chunk in raw.stream(_CHUNK, decode_content=True):
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > limit:
-                    raw.close()
-                    break
+            body = raw.read(limit, decode_content=True)
+            if len(body) == limit:
+                raw.close()  # whatever may follow
         except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
             broken = self._reason(error)
             raw.close()
         finally:
             raw.release_conn()
-        return HttpAnswer(status, response.headers, b"".join(chunks), broken)
+        return HttpAnswer(status, response.headers, body, broken)
 
     def _reason(self, error: BaseException) -> str:
         causes = list(_causes(error))

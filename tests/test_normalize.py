@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from further_source import jsontext
-from further_source.cells import CELLS_SCHEMA, cells_table
+from further_source.cells import CELLS_SCHEMA, RowGroups, cells_table
 from further_source.normalize import (
     Answer,
     normalize_steps,
@@ -156,3 +156,21 @@ def test_a_cell_is_value_confidence_and_rest() -> None:
     assert unpack_cell({"value": 1, "confidence_score": 0.5}) == (1, 0.5, None)
     assert unpack_cell({"confidence_score": 0.5}) == ({"confidence_score": 0.5}, None, None)
     assert [number_of(score) for score in (1, 0.5, True, "1", None)] == [1.0, 0.5, None, None, None]
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [2], [3], [1, 1, 1], [2, 2], [7], [2, 8, 0, 1], [0, 3, 3]], ids=str)
+def test_row_groups_are_full_and_lose_no_cell(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RowGroups, "ROWS", 3)
+    number, row_groups, groups, tables = 0, RowGroups(), [], []
+    for size in sizes:
+        rows = [{"f": {"value": number + index, "confidence_score": None}} for index in range(size)]
+        tables.append(cells_table([answer_of({"steps": [{"step_name": "S", "data": {"data": rows}}]})], "load"))
+        groups += row_groups.add(tables[-1])
+        number += size
+    assert [group.num_rows for group in groups] == [3] * (sum(sizes) // 3)
+    rest = row_groups.rest()
+    assert rest.num_rows == sum(sizes) % 3
+    assert [row for table in [*groups, rest] for row in table.to_pylist()] == [
+        row for table in tables for row in table.to_pylist()
+    ]
+    assert row_groups.rest().equals(CELLS_SCHEMA.empty_table())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dlt
+import pyarrow.parquet as pq
 import pytest
 from conftest import MakePipeline
 from dlt.common import logger as dlt_logger
@@ -29,6 +30,7 @@ from loading import (
 )
 
 from further_source import ConfigurationError, CredentialsError, Report, further_source, run_in_slices
+from further_source.cells import RowGroups
 from further_source.failures import as_further_error
 from further_source.sandbox import Reply, Sandbox, cell, completed, error, failed, running, step
 
@@ -510,6 +512,34 @@ def test_slices_load_each_execution_once_and_in_several_loads(sandbox: Sandbox, 
     assert (report.ended, report.listed, report.remaining) == ({"completed": 8}, 8, 0)
     assert report.rows == {"executions": 8, "steps": 8, "cells": 8, "rows_extract": 8}
     assert seen == sorted(seen, reverse=True)
+
+
+def test_cells_come_in_full_row_groups_in_every_slice(
+    sandbox: Sandbox, pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RowGroups, "ROWS", 6_000)  # more than dlt gathers
+    rows = {"first": 1_500, "second": 800, "third": 900, "late": 1_600}
+    for name, count in rows.items():
+        fields = [cells_of(**{f"f{field}": f"{name}/{row}.{field}" for field in range(5)}) for row in range(count)]
+        payload = completed(WORKFLOW, name, [step("Extract", fields)])
+        sandbox.serve(WORKFLOW, name, payload, after=1.0 if name == "late" else 0)
+    report = run_in_slices(pipeline, source_of(sandbox, list(rows), max_wait=10, commit_interval=0.2))
+
+    assert report.rows["cells"] == 5 * sum(rows.values())
+    stored = query(pipeline, "SELECT workflow_execution_id, row_index, field, value FROM cells ORDER BY ALL")
+    assert stored == sorted(
+        (name, row, f"f{field}", f"{name}/{row}.{field}")
+        for name, count in rows.items()
+        for row in range(count)
+        for field in range(5)
+    )
+    files = Path(pipeline.working_dir).glob("load/loaded/*/completed_jobs/cells.*.parquet")
+    groups = [pq.ParquetFile(file).metadata for file in files]
+    assert len(groups) > 1
+    assert sum(metadata.num_rows for metadata in groups) == report.rows["cells"]
+    for metadata in groups:
+        sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+        assert [size for size in sizes if size not in (0, 6_000)] == sizes[-1:]
 
 
 def test_refused_credentials_load_what_arrived_and_then_raise(sandbox: Sandbox, pipeline: dlt.Pipeline) -> None:
