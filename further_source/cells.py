@@ -143,28 +143,31 @@ class _Builder:
         self._steps.add(step, len(self._fields))
 
     def _add_block(self, block: Block) -> None:
-        width, start, count = len(block.fields), len(self._fields), block.row_count
-        nothing: list[Any] = [None] * (width * count)
-        self._fields += block.fields * count
-        self._value_types += ["string"] * (width * count)
-        for records in (self._values, self._numbers, self._confidences, self._extras):
-            records += nothing
-        for position, column in enumerate(block.columns, start):
-            of_column = slice(position, None, width)  # rows stand one after the other
-            self._confidences[of_column] = column.confidences
-            if column.extras is not None:
-                self._extras[of_column] = [None if extra is None else jsontext.dumps(extra) for extra in column.extras]
-            kinds = set(map(type, column.values))
+        count, nothing = len(block.values), [None] * len(block.values)
+        self._fields += block.fields * block.row_count
+        self._confidences += block.confidences
+        if block.extras is None:
+            self._extras += nothing
+        else:
+            self._extras += [None if extra is None else jsontext.dumps(extra) for extra in block.extras]
+        values, value_types = block.values.copy(), ["string"] * count
+        numbers: list[float | None] = [*nothing]
+        for position in range(len(block.fields)):
+            of_field = block.of_field(position)
+            of_one = block.values[of_field]
+            kinds = set(map(type, of_one))
             if kinds == {str}:
-                self._values[of_column] = column.values
                 continue
+            value_types[of_field] = [_VALUE_TYPES[type(value)] for value in of_one]
             if kinds == {float}:
-                self._values[of_column] = map(repr, column.values)
-                self._numbers[of_column] = column.values
+                values[of_field] = map(repr, of_one)
+                numbers[of_field] = of_one
             else:
-                self._values[of_column] = map(_text, column.values)
-                self._numbers[of_column] = map(number_of, column.values)
-            self._value_types[of_column] = [_VALUE_TYPES[type(value)] for value in column.values]
+                values[of_field] = map(_text, of_one)
+                numbers[of_field] = map(number_of, of_one)
+        self._values += values
+        self._value_types += value_types
+        self._numbers += numbers
 
     def finish(self, load_id: str) -> pa.Table:
         text, whole, double = pa.string(), pa.int64(), pa.float64()

@@ -253,7 +253,8 @@ class _Builder:
         self._columns["_deleted"] += [deleted] * count
 
     def _append_field(self, block: Block, target: _Target) -> None:
-        values, confidences, _ = block.columns[target.position]
+        of_field = block.of_field(target.position)
+        values, confidences = block.values[of_field], block.confidences[of_field]
         self._types.setdefault(target.column, None)  # a field stands before its confidence, values or not
         self._table.types.setdefault(target.confidence_column, "double")
         self._extend(target.confidence_column, "double", confidences)

@@ -14,7 +14,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
-from itertools import groupby
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from further_source import jsontext
@@ -26,7 +27,6 @@ __all__ = [
     "ROW_FIELD",
     "Answer",
     "Block",
-    "Column",
     "Step",
     "number_of",
     "normalize_steps",
@@ -38,24 +38,26 @@ __all__ = [
 
 FINAL_OUTCOMES = frozenset({"completed", "failed"})
 _SCORES = {float, type(None)}
+_VALUE, _SCORE = itemgetter("value"), itemgetter("confidence_score")
 ROW_FIELD = "_row"
 """The field of a row that is no object."""
 
 
-class Column(NamedTuple):
-    """The cells of one field, row by row. `extras` is None where no cell has any."""
+class Block(NamedTuple):
+    """Consecutive rows of a step with the same fields, unpacked: so that most work is done by the list.
 
+    The cells stand row by row, in a row in the order of `fields`. `extras` is None where no cell has any.
+    """
+
+    fields: tuple[str, ...]
+    row_count: int
     values: list[Any]
     confidences: list[float | None]
     extras: list[dict[str, Any] | None] | None
 
-
-class Block(NamedTuple):
-    """Consecutive rows of a step with the same fields, unpacked: so that most work is done by the list."""
-
-    fields: tuple[str, ...]
-    row_count: int
-    columns: list[Column]
+    def of_field(self, position: int) -> slice:
+        """Where the cells of a field stand."""
+        return slice(position, None, len(self.fields))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +122,9 @@ def _step(index: int, step: Any) -> Step:
 def _blocks(rows: list[Any]) -> list[Block]:
     blocks = []
     for fields, run in groupby(rows, key=_fields):
-        rows_alike = list(run)
-        if fields is None:
-            blocks.append(Block((ROW_FIELD,), len(rows_alike), [_unpack(rows_alike)]))
-        else:
-            columns = [_unpack([row[field] for row in rows_alike]) for field in fields]
-            blocks.append(Block(fields, len(rows_alike), columns))
+        alike = list(run)
+        cells = alike if fields is None else list(chain.from_iterable(map(dict.values, alike)))
+        blocks.append(Block((ROW_FIELD,) if fields is None else fields, len(alike), *_unpack(cells)))
     return blocks
 
 
@@ -133,17 +132,18 @@ def _fields(row: Any) -> tuple[str, ...] | None:
     return tuple(row) if type(row) is dict else None
 
 
-def _unpack(cells: list[Any]) -> Column:
+def _unpack(cells: list[Any]) -> tuple[list[Any], list[float | None], list[dict[str, Any] | None] | None]:
+    """Values, confidences and extras of cells."""
     if set(map(type, cells)) == {dict} and set(map(len, cells)) == {2}:
         try:
-            scores = [cell["confidence_score"] for cell in cells]
+            scores = list(map(_SCORE, cells))
             if set(map(type, scores)) <= _SCORES:
-                return Column([cell["value"] for cell in cells], scores, None)
+                return list(map(_VALUE, cells)), scores, None
         except KeyError:
             pass
     unpacked = [unpack_cell(cell) for cell in cells]
     extras = [extra for _, _, extra in unpacked]
-    return Column(
+    return (
         [value for value, _, _ in unpacked],
         [confidence for _, confidence, _ in unpacked],
         extras if any(extras) else None,
