@@ -1,7 +1,7 @@
-"""Garbage collection while answers are handled.
+"""Garbage collection while answers or long lists are handled.
 
-Answers are trees of many small objects without a cycle: reference counting frees them. The collector, by default,
-looks through all objects of the process again and again as they are made, and finds nothing.
+They are many small objects without a cycle: reference counting frees them. The collector, by default, looks through
+all objects of the process again and again as they are made, and finds nothing.
 """
 
 import gc

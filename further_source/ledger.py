@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import PurePath
 from typing import Any
 
@@ -19,7 +20,9 @@ __all__ = ["Ledger", "read_ledger"]
 
 _MAX_IDS_IN_QUERY = 1_000
 _FETCH_SIZE = 50_000
-_Ended = tuple[str, str, str, bool]
+_Ids = tuple[str, str]
+"""An `ExecutionId`, or its equal."""
+_Ended = tuple[str, str, str, str]
 _COLUMNS = ("workflow_id", "workflow_execution_id", "poll_outcome", "_dlt_load_id")
 
 
@@ -33,16 +36,32 @@ class Ledger:
             other tables may lack rows, so they are asked again.
     """
 
-    outcomes: dict[ExecutionId, str | None] = field(default_factory=dict)
-    partial: dict[ExecutionId, str] = field(default_factory=dict)
+    outcomes: dict[_Ids, str | None] = field(default_factory=dict)
+    partial: dict[_Ids, str] = field(default_factory=dict)
 
     def outcome(self, execution: ExecutionId) -> str | None:
         """The `poll_outcome` that the destination holds, None where it does not hold the execution as ended."""
         return self.outcomes.get(execution)
 
+    def missing(self, listed: Iterable[ExecutionId]) -> list[ExecutionId]:
+        """Those that are not held as ended, in their order."""
+        outcomes = self.outcomes
+        return [execution for execution in listed if outcomes.get(execution) is None]
+
     def counts(self) -> Counter[str]:
         """How many are held, by `poll_outcome`."""
-        return Counter(outcome for outcome in self.outcomes.values() if outcome is not None)
+        return Counter(filter(None, self.outcomes.values()))
+
+    def add(self, ended: Iterable[_Ended], finished_loads: Collection[str]) -> None:
+        """Takes in what is listed of these."""
+        outcomes = self.outcomes
+        for workflow_id, execution_id, poll_outcome, load_id in ended:
+            execution = (workflow_id, execution_id)
+            if execution in outcomes:
+                if load_id in finished_loads:
+                    outcomes[execution] = sys.intern(poll_outcome)
+                else:
+                    self.partial[execution] = poll_outcome
 
 
 def read_ledger(pipeline: dlt.Pipeline, listed: Collection[ExecutionId], table_format: str | None = None) -> Ledger:
@@ -53,30 +72,20 @@ def read_ledger(pipeline: dlt.Pipeline, listed: Collection[ExecutionId], table_f
     """
     # One dict that already has every key, so that a million ids are in memory once.
     ledger = Ledger(dict.fromkeys(listed))
-    is_lake = issubclass(pipeline.destination.client_class, FSClientBase)
-    ended = _in_files(pipeline, table_format) if is_lake else _in_sql(pipeline, listed)
     try:
-        for workflow_id, execution_id, poll_outcome, is_finished in ended:
-            execution = ExecutionId(workflow_id, execution_id)
-            if execution in ledger.outcomes:
-                if is_finished:
-                    ledger.outcomes[execution] = sys.intern(poll_outcome)
-                else:
-                    ledger.partial[execution] = poll_outcome
+        if issubclass(pipeline.destination.client_class, FSClientBase):
+            _add_from_files(ledger, pipeline, table_format)
+        else:
+            with pipeline.sql_client() as client:
+                finished_loads = {load_id for (load_id,) in _rows(client, _loads_query(client))}
+                ledger.add(_rows(client, _executions_query(client, listed)), finished_loads)
     except DestinationUndefinedEntity:
         return Ledger()  # the first load
     return ledger
 
 
-def _in_sql(pipeline: dlt.Pipeline, listed: Collection[ExecutionId]) -> Iterator[_Ended]:
-    with pipeline.sql_client() as client:
-        finished_loads = {load_id for (load_id,) in _rows(client, _loads_query(client))}
-        for workflow_id, execution_id, poll_outcome, load_id in _rows(client, _executions_query(client, listed)):
-            yield workflow_id, execution_id, poll_outcome, load_id in finished_loads
-
-
-def _in_files(pipeline: dlt.Pipeline, table_format: str | None) -> Iterator[_Ended]:
-    """Ended executions of a data lake, read without DuckDB: for that it would have to download extensions."""
+def _add_from_files(ledger: Ledger, pipeline: dlt.Pipeline, table_format: str | None) -> None:
+    """From a data lake, read without DuckDB: for that it would have to download extensions."""
     if not pipeline.default_schema_name or "executions" not in pipeline.default_schema.tables:
         return
     client: Any = pipeline.destination_client()
@@ -85,9 +94,7 @@ def _in_files(pipeline: dlt.Pipeline, table_format: str | None) -> Iterator[_End
     finished_loads = {PurePath(file).name.removesuffix(".jsonl").rpartition("__")[2] for file in load_files}
     for batch in _batches(client, table_format):
         columns = (batch.column(name).to_pylist() for name in _COLUMNS)
-        for workflow_id, execution_id, poll_outcome, load_id in zip(*columns, strict=True):
-            if poll_outcome in FINAL_OUTCOMES:
-                yield workflow_id, execution_id, poll_outcome, load_id in finished_loads
+        ledger.add((row for row in zip(*columns, strict=True) if row[2] in FINAL_OUTCOMES), finished_loads)
 
 
 def _batches(client: Any, table_format: str | None) -> Iterable[Any]:
@@ -125,7 +132,6 @@ def _executions_query(client: SqlClientBase[Any], listed: Collection[ExecutionId
     return query
 
 
-def _rows(client: SqlClientBase[Any], query: str) -> Iterator[tuple[str, ...]]:
+def _rows(client: SqlClientBase[Any], query: str) -> Iterator[Any]:
     with client.execute_query(query) as cursor:
-        for chunk in cursor.iter_fetch(_FETCH_SIZE):
-            yield from chunk
+        yield from chain.from_iterable(cursor.iter_fetch(_FETCH_SIZE))

@@ -20,6 +20,7 @@ import fsspec
 from fsspec.utils import infer_compression
 
 from further_source.exceptions import ManifestError
+from further_source.garbage import rarely_collected
 from further_source.outcomes import ExecutionId
 from further_source.settings import ID_PATTERN
 
@@ -93,7 +94,8 @@ def read_executions_file(path_or_url: str | os.PathLike[str]) -> Iterator[Execut
 
 def merge_executions(*sources: Iterable[ExecutionId]) -> list[ExecutionId]:
     """All executions of all sources in their order. One that comes twice counts once, where it came first."""
-    return list(dict.fromkeys(chain.from_iterable(sources)))
+    with rarely_collected():
+        return list(dict.fromkeys(chain.from_iterable(sources)))
 
 
 def shard(executions: Iterable[ExecutionId], index: int, count: int) -> Iterator[ExecutionId]:
@@ -189,12 +191,15 @@ def _from_mapping(item: Mapping[Any, Any]) -> ExecutionId:
 def _clean_ids(record: list[str], workflow: int, execution: int) -> ExecutionId | None:
     """The ids at these positions where there is nothing to trim or to complain of: nearly always, and quickly."""
     try:
-        workflow_id, execution_id = record[workflow], record[execution]
+        workflow_id, execution_id = _clean_workflow_id(record[workflow]), record[execution]
     except IndexError:
         return None
-    if _is_id(workflow_id) and _is_id(execution_id):
-        return ExecutionId(_shared(workflow_id), execution_id)
-    return None
+    return ExecutionId(workflow_id, execution_id) if workflow_id and _is_id(execution_id) else None
+
+
+@lru_cache(maxsize=1024)
+def _clean_workflow_id(text: str) -> str | None:
+    return _shared(text) if _is_id(text) else None
 
 
 def _from_record(record: list[str], columns: dict[str, int]) -> ExecutionId:

@@ -128,7 +128,7 @@ class Session:
         if self.reload:
             to_ask = list(self.listed)
         else:
-            to_ask = [execution for execution in self.listed if self._ledger.outcome(execution) is None]
+            to_ask = self._ledger.missing(self.listed)
             self.report.earlier = self._ledger.counts()
         self._stop = stop
         closed = self._closed = threading.Event()

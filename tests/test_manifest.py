@@ -195,6 +195,7 @@ def test_a_path_object_is_read(file, tmp_path):
         ("list.jsonl.bz2", bz2.compress(JSONL.encode())),
         ("list.gz", gzip.compress(LINES.encode())),
     ],
+    ids=["csv.gz", "jsonl.bz2", "gz"],  # the same in each process: gzip writes the time
 )
 def test_compressed_files_are_read_by_the_name_within(file, name, content):
     assert list(read_executions_file(file(name, content))) == [A, B]
