@@ -22,6 +22,7 @@ from benchmarks.measure import timed
 from benchmarks.payloads import WORKFLOW_ID, bodies, execution_ids
 from benchmarks.serve import TOKEN, serving
 from further_source import further_source, run_in_slices
+from pipelines.load import set_default, set_defaults
 
 pa.array(["text"])  # imports what it needs with the first text
 _PATH = f"/api/v1/workflow-builder/workflows/{WORKFLOW_ID}/executions"
@@ -30,7 +31,8 @@ _PATH = f"/api/v1/workflow-builder/workflows/{WORKFLOW_ID}/executions"
 def ours(executions: int, rows: int, fields: int, tables: list[str] | None = None) -> dict[str, Any]:
     """`run_in_slices`; all tables, or only `tables`."""
     result: dict[str, Any] = {}
-    dlt.config["data_writer.disable_compression"] = True  # as load.py sets it
+    set_defaults(dlt.config)
+    set_default(dlt.config, "load.workers", 1)  # as load.py does for DuckDB
     with serving(executions, rows, fields) as base_url:
         source = further_source(
             executions=[(WORKFLOW_ID, execution_id) for execution_id in execution_ids(executions)],

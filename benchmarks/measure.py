@@ -28,6 +28,8 @@ def measure(case: str, **arguments: Any) -> dict[str, Any]:
             "HOME": directory,
             "DLT_DATA_DIR": directory,
             "RUNTIME__DLTHUB_TELEMETRY": "false",
+            # As load.py sets it; here, because it is looked at when arrow is imported.
+            "ARROW_DEFAULT_MEMORY_POOL": "system",
         }
         command = [sys.executable, "-m", "benchmarks.measure", case, json.dumps(arguments)]
         run = subprocess.run(command, cwd=directory, env=environment, stdout=subprocess.PIPE, text=True, check=True)

@@ -77,6 +77,11 @@ class Records:
         cells = [self.loading.keyed("cells", self.row_groups.rest())] if "cells" in self.selected else []
         return Page(cells=cells)
 
+    @staticmethod
+    def free_memory() -> None:
+        """Gives back what answers and records took, before the destination wants its share."""
+        pa.default_memory_pool().release_unused()
+
     def _executions(self, answers: list[Answer]) -> list[dict[str, Any]]:
         if self.shared is None or not answers:
             return [_execution_row(answer, self.answer_columns) for answer in answers]

@@ -24,7 +24,7 @@ _TICK_SECONDS = 0.1
 _JOIN_SECONDS = 1.0
 _PAGE_SECONDS = 1.0
 _PAGE_BYTES = 2_000_000
-_LOAD_BYTES = 64_000_000  # of answers: a bound on what a destination has to take at once
+_LOAD_BYTES = 32_000_000  # of answers: a bound on what a destination has to take at once
 
 
 @dataclass
@@ -177,7 +177,9 @@ class Session:
             page = self._page(self._poller, until if taken else math.inf)
             taken = taken or bool(page)
             size += sum(ended.weight for ended in page)
-            yield [answer for answer in map(self._answer, page) if answer is not None]
+            answers = [answer for answer in map(self._answer, page) if answer is not None]
+            del page  # with the answers as they were parsed, which take the most memory
+            yield answers
 
     def _page(self, poller: Poller, until: float) -> list[Ended]:
         page: list[Ended] = []

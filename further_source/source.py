@@ -124,6 +124,7 @@ def _resources(session: Session, *, row_tables: bool) -> list[DltResource]:
         for answers in chain([[]], _slice(session, run) if run is not None else _whole(session)):
             yield known[0].page(answers, _load_id(), session.report.rows)
         yield known[0].rest()
+        known[0].free_memory()
 
     # Transformers only pass on: dlt may hand them a page before it has done with the one before.
 

@@ -66,13 +66,16 @@ class Threads:
             thread.join(max(0.0, until - time.monotonic()))
 
     def _work(self) -> None:
+        # No local variable: an idle thread would keep its last answer, which may be large.
         while (item := self._calls.get()) is not None:
-            request, call = item
-            try:
-                outcome = call()
-            except Exception as error:  # a defect in the call must not leave the schedule waiting for ever
-                outcome = Failure(f"{type(error).__name__} in the client")
-            self._arrivals.put((request, outcome, self._clock()))
+            self._arrivals.put(self._arrival(*item))
+
+    def _arrival(self, request: Request, call: _Call) -> Arrival:
+        try:
+            outcome = call()
+        except Exception as error:  # a defect in the call must not leave the schedule waiting for ever
+            outcome = Failure(f"{type(error).__name__} in the client")
+        return request, outcome, self._clock()
 
 
 class Poller:

@@ -138,6 +138,8 @@ def run(options: argparse.Namespace, stop: Stop) -> int:
     with executions_to_load(options) as (source, anything_listed):
         settings = pipeline_settings(options)
         location, dataset = check_destination(settings)
+        if location.startswith(DUCKDB):
+            set_default(dlt.config, "load.workers", 1)  # each job uses all cores: two at once only take more memory
         table_format = configured_table_format(settings["destination"])
         with only_load(settings["pipeline_name"], settings["pipelines_dir"]):
             pipeline = dlt.pipeline(**settings)
@@ -186,8 +188,13 @@ def show_result(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def set_default(config: Any, key: str, value: Any) -> None:
+    if config.get(key) is None:
+        config[key] = value
+
+
 def set_defaults(config: Any) -> None:
-    """What a load wants of dlt where nobody configured it."""
+    """What a load wants of dlt, and of arrow, where nobody configured it."""
     from dlt.common import logger
     from dlt.common.configuration.exceptions import ConfigurationException
     from dlt.common.runtime.telemetry import stop_telemetry
@@ -202,12 +209,14 @@ def set_defaults(config: Any) -> None:
     }
     try:
         for key, value in defaults.items():
-            if config.get(key) is None:
-                config[key] = value
+            set_default(config, key, value)
     except ConfigurationException:
         raise
     except ValueError as error:  # dlt made its logger
         raise ConfigurationError(f"runtime.log_level: {error}") from None
+    if sys.platform == "linux":
+        # Arrow's own allocator takes longer for tables that live a moment, and keeps more.
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     if not config.get("runtime.dlthub_telemetry", bool):
         stop_telemetry()  # dlt began it before anything could be configured
     if not logger.LOGGER.isEnabledFor(logging.INFO):

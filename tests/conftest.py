@@ -20,6 +20,11 @@ _CONFIGURES = re.compile(
 _PROXIES = re.compile(r"(https?|all|no)_proxy", re.IGNORECASE)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: many tests wait for a process or for time to pass."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(autouse=True)
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty working directory, no dlt configuration but telemetry off, no proxies."""

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from command import (
     HANG,
+    LOAD,
     Command,
     asked,
     cells_of,
@@ -267,6 +269,46 @@ def test_standard_output_of_few_characters_gets_escapes(tmp_path: Path, sandbox:
 
 
 # Exit codes
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="arrow's memory is chosen on Linux alone")
+@pytest.mark.parametrize(
+    ("configured", "expected"),
+    [
+        ({}, ["system", 1, True]),
+        (
+            {
+                "ARROW_DEFAULT_MEMORY_POOL": "mimalloc",
+                "LOAD__WORKERS": "7",
+                "DATA_WRITER__DISABLE_COMPRESSION": "false",
+            },
+            ["mimalloc", 7, False],
+        ),
+    ],
+    ids=["by default", "as configured"],
+)
+def test_it_chooses_what_nobody_configured(
+    command: Command, configured: dict[str, str], expected: list[Any], tmp_path: Path
+) -> None:
+    """How tables are kept in memory, how many jobs load at once into DuckDB, whether files are compressed."""
+    script = tmp_path / "chosen.py"
+    script.write_text(
+        f"import json, sys\nsys.path.insert(0, {str(LOAD.parent)!r})\nimport load\n"
+        "assert load.main(['--executions', '-', '--quiet']) == 0\nimport dlt, pyarrow\n"
+        "print(json.dumps([pyarrow.default_memory_pool().backend_name, dlt.config['load.workers'],"
+        " dlt.config.get('data_writer.disable_compression', bool)]))"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=command.directory,
+        env={**command.env(), **configured},
+        input="",
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        check=True,
+    )
+    assert json.loads(done.stdout) == expected
 
 
 def test_strict_exits_3_for_what_did_not_complete_now_or_earlier(command: Command, sandbox: Sandbox) -> None:

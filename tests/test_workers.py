@@ -3,6 +3,7 @@
 import math
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -69,6 +70,25 @@ def test_threads_start_as_they_are_needed(make_threads: MakeThreads) -> None:
         collect(threads, 1)
 
     assert len(set(threading.enumerate()) - before) == 1
+
+
+def test_an_idle_thread_keeps_no_answer(make_threads: MakeThreads) -> None:
+    class Large(dict[str, object]):
+        """Unlike a dict's, its end can be watched."""
+
+    answers: list[weakref.ref[Large]] = []
+
+    def call() -> Outcome:
+        payload = Large(status="completed")
+        answers.append(weakref.ref(payload))
+        return Answered("completed", payload)
+
+    threads = make_threads(1)
+    threads.submit(NOW, call)
+    arrivals = collect(threads, 1)
+    assert answers[0]() is not None
+    del arrivals
+    until(lambda: answers[0]() is None)
 
 
 def test_as_many_calls_run_side_by_side_as_there_are_workers_and_no_more(make_threads: MakeThreads) -> None:
