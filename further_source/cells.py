@@ -64,7 +64,8 @@ class RowGroups:
 
     def add(self, table: pa.Table) -> list[pa.Table]:
         """The groups that are full now."""
-        self._kept.append(table)
+        if table.num_rows:
+            self._kept.append(table)
         count = sum(table.num_rows for table in self._kept)
         if count < self.ROWS:
             return []

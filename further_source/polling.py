@@ -354,7 +354,7 @@ class Schedule:
 
     def _end(self, watch: _Watch, poll_outcome: str, error: str | None) -> Ended:
         self._unended -= 1
-        answer = watch.answer
+        answer, watch.answer = watch.answer, None  # an idle thread may still know of the watch, and answers are large
         return Ended(
             execution=watch.execution,
             poll_outcome=poll_outcome,

@@ -38,7 +38,10 @@ class Page:
 
 @dataclass(frozen=True)
 class Records:
-    """Makes the records of one polling. `shared` is set where other loads add to the same tables."""
+    """Makes the records of one polling, of the tables that are `selected`.
+
+    `shared` is set where other loads add to the same tables; `row_groups` where all pages reach the tables.
+    """
 
     selected: frozenset[str]
     loading: Loading
@@ -46,7 +49,7 @@ class Records:
     row_tables: RowTables
     answer_columns: AnswerColumns
     shared: SharedTables | None = None
-    row_groups: RowGroups = field(default_factory=RowGroups)
+    row_groups: RowGroups | None = None
 
     def page(self, answers: list[Answer], load_id: str, counts: Counter[str]) -> Page:
         """The records of some answers; the last of the cells may come with a later page, or with `rest`.
@@ -65,7 +68,8 @@ class Records:
         if "cells" in self.selected:
             cells = cells_table(answers, load_id)
             counts["cells"] += cells.column("_deleted").null_count
-            page.cells.extend(self.loading.keyed("cells", group) for group in self.row_groups.add(cells))
+            groups = [cells] if self.row_groups is None else self.row_groups.add(cells)
+            page.cells.extend(self.loading.keyed("cells", group) for group in groups)
         if "rows" in self.selected:
             for name, table in self._rows(answers, load_id):
                 counts[name] += table.column("_deleted").null_count
@@ -74,8 +78,9 @@ class Records:
 
     def rest(self) -> Page:
         """What `page` has kept; to be taken before a load ends."""
-        cells = [self.loading.keyed("cells", self.row_groups.rest())] if "cells" in self.selected else []
-        return Page(cells=cells)
+        if self.row_groups is None or "cells" not in self.selected:
+            return Page()
+        return Page(cells=[self.loading.keyed("cells", self.row_groups.rest())])
 
     @staticmethod
     def free_memory() -> None:
@@ -120,13 +125,26 @@ def records_of(pipeline: dlt.Pipeline, source: DltSource, *, shared: bool) -> Re
         source.resources[name].apply_hints(**loading.hints(name))
     types = {name: _types(schema.tables[name]["columns"]) for name in schema.data_table_names()}
     return Records(
-        selected=frozenset(source.resources.selected),
+        selected=_needed(source),
         loading=loading,
         naming=schema.naming,
         row_tables=RowTables(schema.naming, types, logger.warning, loading.max_fields),
         answer_columns=_answer_columns(schema.naming, types.get("executions"), loading),
         shared=SharedTables(pipeline, loading.stored_columns) if shared else None,
+        # A limit or a filter that somebody put on `polled` could drop a page with cells of executions before it.
+        row_groups=RowGroups() if len(source.resources["polled"]._pipe.steps) == 1 else None,
     )
+
+
+def _needed(source: DltSource) -> frozenset[str]:
+    """The selected resources, and those that feed them."""
+    names = set()
+    for resource in source.resources.selected.values():
+        pipe = resource._pipe
+        while pipe is not None:
+            names.add(pipe.name)
+            pipe = pipe.parent
+    return frozenset(names)
 
 
 def _answer_columns(naming: NamingConvention, types: Mapping[str, str] | None, loading: Loading) -> AnswerColumns:

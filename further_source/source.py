@@ -1,10 +1,9 @@
 """The dlt source: the only module with dlt's decorators."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Optional
 
 import dlt
@@ -121,9 +120,11 @@ def _resources(session: Session, *, row_tables: bool) -> list[DltResource]:
             records = records_of(dlt.current.pipeline(), dlt.current.source(), shared=run is not None and run.shared)
             _begin(session, records.loading, run)
             known[:] = [records]
-        for answers in chain([[]], _slice(session, run) if run is not None else _whole(session)):
-            yield known[0].page(answers, _load_id(), session.report.rows)
+        with closing(_whole(session) if run is None else _slice(session, run)) as arrived:
+            for answers in arrived:
+                yield known[0].page(answers, _load_id(), session.report.rows)
         yield known[0].rest()
+        answers = []
         known[0].free_memory()
 
     # Transformers only pass on: dlt may hand them a page before it has done with the one before.
@@ -163,15 +164,22 @@ def _begin(session: Session, loading: "Loading", run: Slice | None) -> None:
     session.begin(ledger, can_replace=loading.can_replace, stop=run.stop if run else lambda: False)
 
 
-def _slice(session: Session, run: Slice) -> Iterator[list[Answer]]:
+def _slice(session: Session, run: Slice) -> Generator[list[Answer]]:
+    """What ends until the load is due; nothing to begin with, which makes the tables."""
+    yield []
     for answers in session.pages(time.monotonic() + session.commit_interval):
-        yield answers
+        if answers:
+            yield answers
         run.on_progress(session.report)
 
 
-def _whole(session: Session) -> Iterator[list[Answer]]:
+def _whole(session: Session) -> Generator[list[Answer]]:
+    """The same until all have ended."""
     with closing(session), rarely_collected():
-        yield from session.pages()
+        yield []
+        for answers in session.pages():
+            if answers:
+                yield answers
         if session.error is not None:
             raise session.error
 

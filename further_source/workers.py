@@ -66,7 +66,7 @@ class Threads:
             thread.join(max(0.0, until - time.monotonic()))
 
     def _work(self) -> None:
-        # No local variable: an idle thread would keep its last answer, which may be large.
+        # Without a variable for what came: an idle thread would keep its last answer, which may be large.
         while (item := self._calls.get()) is not None:
             self._arrivals.put(self._arrival(*item))
 
@@ -141,6 +141,7 @@ class Poller:
                 with self._changed:
                     self._buffer.append(ended)
                     self._bytes += ended.weight
+                    del ended  # or it would be kept until the next one comes
                     self._changed.notify_all()
                     self._changed.wait_for(lambda: self._bytes <= self._max_bytes or self._stopped)
         except Exception as error:

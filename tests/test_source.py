@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -540,6 +541,48 @@ def test_cells_come_in_full_row_groups_in_every_slice(
     for metadata in groups:
         sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
         assert [size for size in sizes if size not in (0, 6_000)] == sizes[-1:]
+
+
+def test_a_limit_on_polled_loses_no_cell(sandbox: Sandbox, pipeline: dlt.Pipeline, load: Run) -> None:
+    listed = ["a", "b", "c"]
+    for name in listed:
+        serve_rows(sandbox, name, cells_of(x=name))
+    limited = source_of(sandbox, listed)
+    limited.resources["polled"].add_limit(2)
+    pipeline.run(limited)
+    assert ids(pipeline, "cells") == ids(pipeline, "executions") != []
+    load(pipeline, source_of(sandbox, listed))
+    assert ids(pipeline, "cells") == ids(pipeline, "executions") == listed
+
+
+def test_a_transformer_of_ones_own_gets_the_rows_of_a_table_that_is_not_selected(
+    sandbox: Sandbox, pipeline: dlt.Pipeline
+) -> None:
+    serve_rows(sandbox, "a", cells_of(x=1))
+    source = source_of(sandbox, ["a"])
+
+    @dlt.transformer(name="outcomes")
+    def outcomes(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        yield from ({"name": row["workflow_execution_id"], "outcome": row["poll_outcome"]} for row in rows)
+
+    source.resources.add(source.resources["executions"] | outcomes)
+    pipeline.run(source.with_resources("outcomes", "cells"))
+    assert query(pipeline, "SELECT name, outcome FROM outcomes") == [("a", "completed")]
+    assert ids(pipeline, "cells") == ["a"]
+    assert "executions" not in tables(pipeline)
+
+
+def test_nothing_is_asked_any_more_after_an_error(sandbox: Sandbox, pipeline: dlt.Pipeline, load: Run) -> None:
+    sandbox.add(WORKFLOW, "a", running(WORKFLOW, "a"))
+    source = source_of(sandbox, ["a"], max_wait=1000)
+
+    def fail(page: Any) -> Any:
+        raise RuntimeError("of the user's own")
+
+    source.resources["polled"].add_map(fail)
+    with pytest.raises(PipelineStepFailed):
+        load(pipeline, source)
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("further-")] == []
 
 
 def test_refused_credentials_load_what_arrived_and_then_raise(sandbox: Sandbox, pipeline: dlt.Pipeline) -> None:

@@ -72,25 +72,6 @@ def test_threads_start_as_they_are_needed(make_threads: MakeThreads) -> None:
     assert len(set(threading.enumerate()) - before) == 1
 
 
-def test_an_idle_thread_keeps_no_answer(make_threads: MakeThreads) -> None:
-    class Large(dict[str, object]):
-        """Unlike a dict's, its end can be watched."""
-
-    answers: list[weakref.ref[Large]] = []
-
-    def call() -> Outcome:
-        payload = Large(status="completed")
-        answers.append(weakref.ref(payload))
-        return Answered("completed", payload)
-
-    threads = make_threads(1)
-    threads.submit(NOW, call)
-    arrivals = collect(threads, 1)
-    assert answers[0]() is not None
-    del arrivals
-    until(lambda: answers[0]() is None)
-
-
 def test_as_many_calls_run_side_by_side_as_there_are_workers_and_no_more(make_threads: MakeThreads) -> None:
     before = set(threading.enumerate())
     threads = make_threads(3)
@@ -244,6 +225,40 @@ def test_polling_with_real_threads_and_a_real_clock_ends_each_execution_once() -
 
     assert sorted(ended.execution for ended in ends) == sorted(executions)
     assert {(ended.poll_outcome, ended.poll_count) for ended in ends} == {("completed", 3)}
+
+
+def test_nobody_keeps_an_answer_that_was_taken() -> None:
+    class Large(dict[str, object]):
+        """Unlike a dict's, its end can be watched."""
+
+    answers: list[weakref.ref[Large]] = []
+    last_may_end = threading.Event()
+
+    class Api(QuickApi):
+        def get_execution(self, execution: ExecutionId, token: Token) -> Outcome:
+            if execution == executions[-1]:
+                last_may_end.wait(LONG)
+                return DONE
+            payload = Large(status="completed")
+            answers.append(weakref.ref(payload))
+            return Answered("completed", payload, 1)
+
+    executions = listed(8)
+    threads = Threads(8)
+    settings = PollingSettings(max_requests_per_second=5000)
+    poller = Poller(lambda: poll_executions(executions, Api(), settings, workers=threads, clock=time.monotonic))
+    poller.start()
+    try:
+        taken = 0
+        while taken < 7:
+            taken += len(poller.page(0.01))
+        until(lambda: not any(answer() is not None for answer in answers[:-1]))
+        until(lambda: sum(answer() is not None for answer in answers) <= 1)  # the generator's own last one
+    finally:
+        last_may_end.set()
+        threads.close()
+        poller.join(LONG)
+        threads.join(LONG)
 
 
 # Poller
