@@ -232,13 +232,14 @@ def test_nobody_keeps_an_answer_that_was_taken() -> None:
         """Unlike a dict's, its end can be watched."""
 
     answers: list[weakref.ref[Large]] = []
-    last_may_end = threading.Event()
+    last_may_end, together = threading.Event(), threading.Barrier(7)
 
     class Api(QuickApi):
         def get_execution(self, execution: ExecutionId, token: Token) -> Outcome:
             if execution == executions[-1]:
                 last_may_end.wait(LONG)
                 return DONE
+            together.wait(LONG)  # each has a thread of its own, which is idle afterwards
             payload = Large(status="completed")
             answers.append(weakref.ref(payload))
             return Answered("completed", payload, 1)
@@ -252,7 +253,6 @@ def test_nobody_keeps_an_answer_that_was_taken() -> None:
         taken = 0
         while taken < 7:
             taken += len(poller.page(0.01))
-        until(lambda: not any(answer() is not None for answer in answers[:-1]))
         until(lambda: sum(answer() is not None for answer in answers) <= 1)  # the generator's own last one
     finally:
         last_may_end.set()
