@@ -174,3 +174,13 @@ def test_row_groups_are_full_and_lose_no_cell(sizes: list[int], monkeypatch: pyt
         row for table in tables for row in table.to_pylist()
     ]
     assert row_groups.rest().equals(CELLS_SCHEMA.empty_table())
+
+
+def test_row_groups_keep_no_empty_tables() -> None:
+    """While nothing ends, an empty page comes every second."""
+    row_groups, empty = RowGroups(), cells_table([], "load")
+    chunks = [row_groups.rest().column("value").num_chunks]
+    for _ in range(100):
+        assert row_groups.add(empty) == []
+    chunks.append(row_groups.rest().column("value").num_chunks)
+    assert chunks[0] == chunks[1]
