@@ -26,6 +26,7 @@ from further_source.display import _OUTCOMES
 from further_source.lock import only_load
 from further_source.normalize import FINAL_OUTCOMES
 from further_source.sandbox import Sandbox, cell, completed, step
+from further_source.session import _LOAD_BYTES
 from further_source.settings import PIPELINE_NAME, POLLING_PRESETS, SOURCE_NAME
 
 README = Document(PROJECT / "README.md")
@@ -379,3 +380,8 @@ def test_every_promise_names_a_test(heading: str) -> None:
     for promise, shown_by in rows:
         assert names(shown_by), promise
         assert all(re.fullmatch(r"tests/\w+\.py::test_\w+", name) for name in names(shown_by)), shown_by
+
+
+def test_the_documents_say_how_much_a_load_holds() -> None:
+    size = f"{_LOAD_BYTES // 1_000_000} MB of "
+    assert all(size in (PROJECT / path).read_text() for path in ("README.md", "docs/scaling.md"))

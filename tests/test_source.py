@@ -30,7 +30,7 @@ from loading import (
     wide,
 )
 
-from further_source import ConfigurationError, CredentialsError, Report, further_source, run_in_slices
+from further_source import ConfigurationError, CredentialsError, Report, further_source, run_in_slices, session
 from further_source.cells import RowGroups
 from further_source.failures import as_further_error
 from further_source.sandbox import Reply, Sandbox, cell, completed, error, failed, running, step
@@ -513,6 +513,18 @@ def test_slices_load_each_execution_once_and_in_several_loads(sandbox: Sandbox, 
     assert (report.ended, report.listed, report.remaining) == ({"completed": 8}, 8, 0)
     assert report.rows == {"executions": 8, "steps": 8, "cells": 8, "rows_extract": 8}
     assert seen == sorted(seen, reverse=True)
+
+
+def test_a_load_is_cut_where_much_has_come(
+    sandbox: Sandbox, pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_LOAD_BYTES", 1)
+    for name, seconds in {"a": 0, "late": 1.5}.items():
+        sandbox.serve(WORKFLOW, name, completed(WORKFLOW, name, [step("Extract", [cells_of(x=1)])]), after=seconds)
+    run_in_slices(pipeline, source_of(sandbox, ["a", "late"], max_wait=10, commit_interval=3600))
+
+    assert ids(pipeline, "cells") == ["a", "late"]
+    assert query(pipeline, "SELECT count(DISTINCT _dlt_load_id) FROM cells") == [(2,)]
 
 
 def test_cells_come_in_full_row_groups_in_every_slice(
