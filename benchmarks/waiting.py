@@ -16,8 +16,9 @@ import dlt
 
 from benchmarks.measure import timed
 from further_source import further_source, run_in_slices
-from further_source.outcomes import Answered, ExecutionId, Outcome, Token, TokenOutcome
-from further_source.polling import Request, poll_executions
+from further_source.executions import ExecutionId
+from further_source.polling.outcomes import Answered, Outcome, Token, TokenOutcome
+from further_source.polling.poll import Request, poll_executions
 from further_source.settings import POLLING_PRESETS, PollingSettings
 
 _LATENCY = 0.2  # seconds per request

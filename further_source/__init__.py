@@ -1,5 +1,6 @@
 """A dlt source that polls Further AI workflow executions to completion and yields what they extracted."""
 
+from further_source.destination.pending import load_pending
 from further_source.exceptions import (
     AlreadyRunningError,
     ConfigurationError,
@@ -8,9 +9,8 @@ from further_source.exceptions import (
     LoadError,
     ManifestError,
 )
-from further_source.interrupted import load_pending
+from further_source.run import run_in_slices
 from further_source.session import Report
-from further_source.slices import run_in_slices
 from further_source.source import further_source
 
 __all__ = [

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from further_source.client import ClientCredentials, StaticToken
+from further_source.api.client import ClientCredentials, StaticToken
 from further_source.exceptions import ConfigurationError
 from further_source.settings import POLLING_PRESETS, PollingSettings
 

@@ -20,8 +20,8 @@ import fsspec
 from fsspec.utils import infer_compression
 
 from further_source.exceptions import ManifestError
+from further_source.executions import ExecutionId
 from further_source.garbage import rarely_collected
-from further_source.outcomes import ExecutionId
 from further_source.settings import ID_PATTERN
 
 STANDARD_INPUT = "-"

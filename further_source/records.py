@@ -12,13 +12,13 @@ from dlt.common import logger
 from dlt.common.normalizers.naming import NamingConvention
 from dlt.extract import DltSource
 
-from further_source.cells import RowGroups, cells_table
-from further_source.columns import AnswerColumns, RowTables, Types
-from further_source.destinations import Loading, loading_of
+from further_source.destination.column_types import SharedTables, Tables
+from further_source.destination.strategy import Loading, loading_of
 from further_source.exceptions import ConfigurationError
-from further_source.normalize import Answer, poll_columns, step_rows, step_tombstone
-from further_source.shared import SharedTables, Tables
-from further_source.tables import EXECUTIONS_COLUMNS, OWN_COLUMNS
+from further_source.tables.answer import Answer, poll_columns, step_rows, step_tombstone
+from further_source.tables.cells import RowGroups, cells_table
+from further_source.tables.columns import EXECUTIONS_COLUMNS, OWN_COLUMNS
+from further_source.tables.rows import AnswerColumns, RowTables, Types
 
 __all__ = ["Page", "Records", "records_of"]
 

@@ -10,13 +10,13 @@ from functools import partial
 
 from dlt.common import logger
 
-from further_source.client import Client
-from further_source.ledger import Ledger
-from further_source.normalize import Answer, normalize_steps
-from further_source.outcomes import ExecutionId
-from further_source.polling import Ended, poll_executions
+from further_source.api.client import Client
+from further_source.destination.ledger import Ledger
+from further_source.executions import ExecutionId
+from further_source.polling.poll import Ended, poll_executions
+from further_source.polling.workers import Poller, Threads
 from further_source.settings import PollingSettings
-from further_source.workers import Poller, Threads
+from further_source.tables.answer import Answer, normalize_steps
 
 __all__ = ["Report", "Session"]
 

@@ -11,18 +11,18 @@ from dlt.common.typing import TSecretStrValue
 from dlt.extract import DltResource
 
 from further_source import configuration, manifest
-from further_source.client import Client
+from further_source.api.client import Client
+from further_source.destination.ledger import Ledger, read_ledger
 from further_source.exceptions import ConfigurationError
+from further_source.executions import ExecutionId
 from further_source.garbage import rarely_collected
-from further_source.ledger import Ledger, read_ledger
-from further_source.normalize import Answer
-from further_source.outcomes import ExecutionId
+from further_source.run import Slice, current_slice
 from further_source.session import Session
 from further_source.settings import PRODUCTION_URL, SOURCE_NAME
-from further_source.slices import Slice, current_slice
+from further_source.tables.answer import Answer
 
 if TYPE_CHECKING:
-    from further_source.destinations import Loading
+    from further_source.destination.strategy import Loading
     from further_source.records import Page, Records
 
 __all__ = ["further_source"]

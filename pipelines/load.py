@@ -90,7 +90,7 @@ def shard_of(text: str) -> tuple[int, int]:
 
 
 def fail(message: str) -> None:
-    from further_source.failures import one_line
+    from further_source.command.failures import one_line
 
     print(f"load.py: {one_line(message)}", file=sys.stderr)
 
@@ -115,7 +115,7 @@ def tell(error: Exception) -> int:
     from dlt.common import logger
 
     from further_source import AlreadyRunningError, ConfigurationError
-    from further_source.failures import as_further_error
+    from further_source.command.failures import as_further_error
 
     told = as_further_error(error)
     fail(str(told))
@@ -129,9 +129,9 @@ def run(options: argparse.Namespace, stop: Stop) -> int:
     import dlt
 
     from further_source import CredentialsError, run_in_slices
-    from further_source.display import show_progress, summary
-    from further_source.failures import as_further_error
-    from further_source.lock import only_load
+    from further_source.command.display import show_progress, summary
+    from further_source.command.failures import as_further_error
+    from further_source.command.lock import only_load
     from further_source.session import Report
 
     set_defaults(dlt.config)
@@ -200,7 +200,7 @@ def set_defaults(config: Any) -> None:
     from dlt.common.runtime.telemetry import stop_telemetry
 
     from further_source import ConfigurationError
-    from further_source.failures import without_traceback
+    from further_source.command.failures import without_traceback
 
     defaults = {
         "runtime.dlthub_telemetry": False,  # insurers' machines do not call home
@@ -339,7 +339,7 @@ def check_destination(settings: dict[str, Any]) -> tuple[str, str]:
     import dlt
 
     from further_source import ConfigurationError
-    from further_source.failures import one_line, printable
+    from further_source.command.failures import one_line, printable
 
     dataset = settings["dataset_name"]
     if printable(dataset) != dataset:
@@ -387,7 +387,7 @@ def has_tables(pipeline: Any, location: str) -> bool:
 
 
 def review(pipeline: Any, dataset: str) -> str:
-    from further_source.display import review_query, text_table
+    from further_source.command.display import review_query, text_table
 
     with pipeline.sql_client() as client, client.execute_query(review_query(dataset)) as cursor:
         return text_table([column[0] for column in cursor.description], cursor.fetchall())

@@ -16,8 +16,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from further_source.exceptions import ManifestError
+from further_source.executions import ExecutionId
 from further_source.manifest import merge_executions, read_executions, read_executions_file
-from further_source.outcomes import ExecutionId
 from further_source.settings import ID_PATTERN
 
 A = ExecutionId("wf", "ex-1")

@@ -12,10 +12,15 @@ from typing import Any
 import dlt
 import pyarrow.parquet as pq
 import pytest
-from conftest import MakePipeline
 from dlt.common import logger as dlt_logger
 from dlt.pipeline.exceptions import PipelineStepFailed
-from loading import (
+
+from further_source import ConfigurationError, CredentialsError, Report, further_source, run_in_slices, session
+from further_source.command.failures import as_further_error
+from further_source.sandbox import Reply, Sandbox, cell, completed, error, failed, running, step
+from further_source.tables.cells import RowGroups
+from tests.conftest import MakePipeline
+from tests.support.loading import (
     NAMED_COLUMNS,
     WORKFLOW,
     asked,
@@ -29,11 +34,6 @@ from loading import (
     tables,
     wide,
 )
-
-from further_source import ConfigurationError, CredentialsError, Report, further_source, run_in_slices, session
-from further_source.cells import RowGroups
-from further_source.failures import as_further_error
-from further_source.sandbox import Reply, Sandbox, cell, completed, error, failed, running, step
 
 Run = Callable[[dlt.Pipeline, Any], Any]
 

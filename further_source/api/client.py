@@ -1,0 +1,381 @@
+"""The API: a token, a path, one request, one outcome.
+
+Nothing here retries or sleeps, and nothing the network or the API does raises: see `outcomes`.
+"""
+
+import email.utils
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import requests
+
+from further_source import jsontext
+from further_source.api.transport import (
+    MAX_ERROR_BODY,
+    MAX_REQUEST_TIMEOUT,
+    HttpAnswer,
+    NoAnswer,
+    Transport,
+    is_loopback,
+)
+from further_source.exceptions import ConfigurationError
+from further_source.executions import ExecutionId
+from further_source.polling.outcomes import (
+    Answered,
+    Failure,
+    Outcome,
+    Refused,
+    Throttled,
+    Token,
+    TokenOutcome,
+    Unauthorized,
+)
+from further_source.settings import (
+    EXECUTION_PATH,
+    ID_PATTERN,
+    MAX_RETRY_AFTER,
+    TOKEN_LEEWAY_MAX,
+    TOKEN_LEEWAY_SHARE,
+    TOKEN_PATH,
+)
+
+__all__ = ["Client", "ClientCredentials", "StaticToken", "check_base_url"]
+
+_MAX_ERROR_TEXT = 300  # characters
+_LONG_SECRET = 8  # characters
+_ASK_AGAIN = frozenset({408, 425})
+_SENDABLE_TOKEN = re.compile(r"[!-~\xa1-\xff]+")  # no control characters, no spaces, Latin-1
+
+
+@dataclass(frozen=True)
+class StaticToken:
+    """A bearer token obtained elsewhere. It cannot be renewed."""
+
+    access_token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ClientCredentials:
+    """Id and secret of an OAuth2 client, for which the API gives tokens."""
+
+    client_id: str = field(repr=False)
+    client_secret: str = field(repr=False)
+
+
+def check_base_url(url: str) -> str:
+    """Returns the URL without trailing slash, its scheme and host in lower case.
+
+    Raises:
+        ConfigurationError: It is no http(s) URL with a host, has a user, password, query or fragment, or is
+            `http://` on a host that is not this one. The message does not show the URL: what is wrong with
+            it may be a password.
+    """
+    url = url.strip() if isinstance(url, str) else ""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:  # a bad port or IPv6 address
+        raise ConfigurationError("base_url has a host or a port that cannot be one") from None
+    if parts.scheme not in {"http", "https"} or not host:
+        raise ConfigurationError("base_url must be an http:// or https:// URL with a host")
+    if "@" in parts.netloc:
+        raise ConfigurationError("base_url must not hold a user name or password")
+    if "?" in url or "#" in url:
+        raise ConfigurationError("base_url must not have a query or a fragment")
+    if port == 0 or not url.isprintable() or " " in url or "\\" in url or not _is_host(parts.scheme, host):
+        raise ConfigurationError("base_url has a host or a port that cannot be one, or stray characters")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise ConfigurationError("base_url must be https://: over http:// the token would go out in clear")
+    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
+
+
+def _is_host(scheme: str, host: str) -> bool:
+    netloc = f"[{host}]" if ":" in host else host
+    try:
+        requests.Request("GET", f"{scheme}://{netloc}").prepare()
+        host.encode("idna")
+    except (requests.RequestException, ValueError):
+        return False
+    return True
+
+
+class Client:
+    """Asks the API, one HTTP request per call. Safe to call from `max_workers` threads at once.
+
+    Attributes:
+        token: The static token, or None where one must be asked for.
+        renewable: Whether `request_token` can be called.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        credentials: StaticToken | ClientCredentials,
+        *,
+        request_timeout: float = 60,
+        max_workers: int = 8,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Sends nothing yet.
+
+        Args:
+            base_url: See `check_base_url`; may have a path, below which the API's paths are.
+            credentials: What requests are authorized by.
+            request_timeout: Seconds from the start of a request to the last byte of its answer.
+            max_workers: How many connections are kept open for reuse.
+            clock: Seconds, on which the times of tokens are told.
+
+        Raises:
+            ConfigurationError: The base URL, the static token or the timeout cannot work.
+        """
+        if not 0 < request_timeout <= MAX_REQUEST_TIMEOUT:
+            raise ConfigurationError("request_timeout must be above 0, and a day (86400 s) at most")
+        base_url = check_base_url(base_url)
+        self._credentials = credentials
+        self._clock = clock
+        self._http = Transport(base_url, request_timeout, max_workers)
+        self.renewable = isinstance(credentials, ClientCredentials)
+        self.token: Token | None = None
+        if isinstance(credentials, StaticToken):
+            if not _SENDABLE_TOKEN.fullmatch(credentials.access_token):
+                raise ConfigurationError("access_token is empty, or has characters no token can have")
+            self.token = Token(credentials.access_token)
+
+    def get_execution(self, execution: ExecutionId, token: Token) -> Outcome:
+        """Asks once for an execution.
+
+        Raises:
+            ValueError: The ids or the token cannot be sent, which is the caller's mistake.
+        """
+        if not all(re.fullmatch(ID_PATTERN, part) for part in execution):
+            raise ValueError("not an id of a workflow or an execution")
+        if not _SENDABLE_TOKEN.fullmatch(token.value):
+            raise ValueError("the token has characters no token can have")
+        workflow_id, execution_id = execution
+        path = EXECUTION_PATH.format(workflow_id=workflow_id, execution_id=execution_id)
+        answer = self._http.exchange("GET", path, {"Authorization": f"Bearer {token.value}"})
+        tell = _Teller(secrets=(token.value, *self._secrets()))
+        if isinstance(answer, NoAnswer):
+            return Failure(tell(answer.reason))
+        return _execution_outcome(answer, execution, tell)
+
+    def request_token(self) -> TokenOutcome:
+        """Asks once for a new token. It is to be renewed when a tenth of its life is left, 60 s at most.
+
+        Raises:
+            RuntimeError: The client has a static token, see `renewable`.
+        """
+        if not isinstance(self._credentials, ClientCredentials):
+            raise RuntimeError("a static token cannot be renewed")
+        asked_at = self._clock()
+        body = {"client_id": self._credentials.client_id, "client_secret": self._credentials.client_secret}
+        headers = {"Content-Type": "application/json"}
+        answer = self._http.exchange("POST", TOKEN_PATH, headers, json.dumps(body).encode())
+        tell = _Teller(secrets=self._secrets(), prefix="token endpoint: ")
+        if isinstance(answer, NoAnswer):
+            return Failure(tell(answer.reason))
+        return _token_outcome(answer, asked_at, tell)
+
+    def close(self) -> None:
+        """Closes the connections. Requests under way are cut short and come to a `Failure`."""
+        self._http.close()
+
+    def _secrets(self) -> tuple[str, ...]:
+        if isinstance(self._credentials, StaticToken):
+            return (self._credentials.access_token,)
+        return (self._credentials.client_secret,)
+
+
+# What answers mean
+
+
+def _execution_outcome(answer: HttpAnswer, execution: ExecutionId, tell: "_Teller") -> Outcome:
+    status = answer.status
+    if 200 <= status < 300:
+        return _read_execution(answer, execution, tell)
+    if 300 <= status < 400:
+        return Refused("invalid", _tell_redirect(answer, tell))
+    error = _tell_error(answer, tell)
+    if status == 401:
+        return Unauthorized(error)
+    if status == 429:
+        return Throttled(error, _retry_after(answer))
+    if status in _ASK_AGAIN or not 400 <= status < 500:
+        return Failure(error)
+    return Refused({403: "forbidden", 404: "not_found"}.get(status, "rejected"), error)
+
+
+def _token_outcome(answer: HttpAnswer, asked_at: float, tell: "_Teller") -> TokenOutcome:
+    status = answer.status
+    if 200 <= status < 300:
+        return _read_token(answer, asked_at, tell)
+    if 300 <= status < 400:
+        return Unauthorized(_tell_redirect(answer, tell))
+    error = _tell_error(answer, tell)
+    if status == 429:
+        return Throttled(error, _retry_after(answer))
+    if status in _ASK_AGAIN or not 400 <= status < 500:
+        return Failure(error)
+    return Unauthorized(error)
+
+
+def _read_execution(answer: HttpAnswer, execution: ExecutionId, tell: "_Teller") -> Outcome:
+    try:
+        payload = _read_json(answer)
+    except ValueError as error:
+        # What is no JSON at all tells most by how it begins: the page of a proxy, say.
+        shown = "" if answer.broken else _excerpt(answer.body)
+        return Failure(tell(str(error), shown))
+    if not isinstance(payload, dict):
+        return Refused("invalid", tell(f"{answer.status}: the answer is no JSON object"))
+    status = payload.get("status")
+    if not isinstance(status, str):
+        return Refused("invalid", tell(f"{answer.status}: the answer has no text `status`"))
+    for key, asked in execution._asdict().items():
+        answered = payload.get(key)
+        if answered is not None and answered != asked:
+            text = f"{answer.status}: the answer is for another {key}"
+            return Refused("invalid", tell(text, jsontext.dumps(answered)))
+    return Answered(status, payload, len(answer.body))
+
+
+def _read_token(answer: HttpAnswer, asked_at: float, tell: "_Teller") -> TokenOutcome:
+    try:
+        payload = _read_json(answer)
+    except ValueError as error:
+        return Failure(tell(str(error)))  # without the body's beginning: it could be a token's
+    value = payload.get("access_token") if isinstance(payload, dict) else None
+    if not isinstance(value, str) or not value:
+        return Failure(tell(f"{answer.status}: the answer has no `access_token`"))
+    if not _SENDABLE_TOKEN.fullmatch(value):
+        return Failure(tell(f"{answer.status}: the `access_token` has characters no token can have"))
+    life = _seconds(payload.get("expires_in"))
+    if life is None:
+        return Token(value)
+    expires_at = asked_at + life
+    return Token(value, expires_at - min(TOKEN_LEEWAY_MAX, life * TOKEN_LEEWAY_SHARE), expires_at)
+
+
+def _seconds(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        return None
+    seconds = float(value)
+    return seconds if 0 < seconds < math.inf else None
+
+
+def _read_json(answer: HttpAnswer) -> Any:
+    """The body, whatever its content type says; ValueError with a text for the user if it is not JSON."""
+    if answer.broken:
+        raise ValueError(f"{answer.status}: {answer.broken}")
+    if not answer.body.strip():
+        raise ValueError(f"{answer.status}: the body is empty")
+    try:
+        return jsontext.loads(answer.body)
+    except ValueError:
+        raise ValueError(f"{answer.status}: the body is not JSON") from None
+
+
+def _tell_redirect(answer: HttpAnswer, tell: "_Teller") -> str:
+    location = answer.headers.get("Location", "")
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        target = ""
+    else:
+        # Neither user nor query: signed URLs and session ids would end up in a table.
+        host = parts.netloc.rpartition("@")[2]
+        target = f"{parts.scheme}://{host}{parts.path}" if host else parts.path
+    return tell(f"answered with a redirect ({answer.status}), redirects are not followed", target)
+
+
+def _tell_error(answer: HttpAnswer, tell: "_Teller") -> str:
+    if answer.broken:  # half of a body could end with half of a secret, which nobody would recognize
+        return tell(f"{answer.status}: {answer.broken}")
+    return tell(str(answer.status), _detail(answer.body) or _excerpt(answer.body))
+
+
+def _detail(body: bytes) -> str:
+    """The text of the API's error body: `detail` is a text, or a list of `loc` and `msg` for a 422."""
+    try:
+        payload = jsontext.loads(body)
+    except ValueError:
+        return ""
+    detail = payload.get("detail") if isinstance(payload, dict) else None
+    if isinstance(detail, str):
+        return detail
+    entries = [entry for entry in detail if isinstance(entry, dict)] if isinstance(detail, list) else []
+    return "; ".join(text for text in map(_detail_entry, entries) if text)
+
+
+def _detail_entry(entry: dict[str, Any]) -> str:
+    loc, msg = entry.get("loc"), entry.get("msg")
+    where = ".".join(str(part) for part in loc if isinstance(part, (str, int))) if isinstance(loc, list) else ""
+    return ": ".join(part for part in (where, msg) if isinstance(part, str) and part)
+
+
+def _excerpt(body: bytes) -> str:
+    return body[:MAX_ERROR_BODY].decode("utf-8", "replace").strip()
+
+
+def _retry_after(answer: HttpAnswer) -> float | None:
+    """Seconds that `Retry-After` asks for, from its seconds or its HTTP date."""
+    text = answer.headers.get("Retry-After", "").strip()
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            when = email.utils.parsedate_to_datetime(text)
+        except (TypeError, ValueError, IndexError, OverflowError):
+            return None
+        when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
+        seconds = (when - datetime.now(timezone.utc)).total_seconds()
+    return None if math.isnan(seconds) else min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+class _Teller:
+    """Makes error texts fit for a table and a terminal: one line, short, nothing secret."""
+
+    def __init__(self, secrets: Iterable[str], prefix: str = "") -> None:
+        spellings = {spelling for secret in secrets if secret for spelling in _spellings(secret)}
+        # The longest first, or a part of it would be replaced and the rest stay.
+        longest_first = sorted(spellings, key=len, reverse=True)
+        self._secret = re.compile("|".join(map(_pattern, longest_first))) if spellings else None
+        self._prefix = prefix
+
+    def __call__(self, ours: str, theirs: str = "") -> str:
+        """Our own words, and what the API said, which may echo what it was sent."""
+        if self._secret:  # before anything is cut, or the beginning of a secret would stay
+            theirs = self._secret.sub("***", theirs)
+        text = f"{self._prefix}{ours}: {theirs}" if theirs else self._prefix + ours
+        # No character becomes shorter, so the line is cut by this or below.
+        line = "".join(map(_visible, text[: _MAX_ERROR_TEXT + 1]))
+        return line if len(line) <= _MAX_ERROR_TEXT else line[: _MAX_ERROR_TEXT - 1] + "…"
+
+
+def _pattern(spelling: str) -> str:
+    """A short one only where it stands alone: nobody's words are to be blotted out for a secret like `b`."""
+    pattern = re.escape(spelling)
+    return pattern if len(spelling) >= _LONG_SECRET else rf"(?<!\w){pattern}(?!\w)"
+
+
+def _spellings(secret: str) -> tuple[str, ...]:
+    """The secret as it is, inside JSON text and inside a URL: an API may echo it in any of them."""
+    return (
+        secret,
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        quote(secret),
+        quote(secret, safe=""),
+    )
+
+
+def _visible(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()

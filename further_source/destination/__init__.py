@@ -1,0 +1,1 @@
+"""How a load meets its destination: merging, the ledger, pending packages, types of columns."""

@@ -1,0 +1,1 @@
+"""Decides when to ask; knows no HTTP and no dlt."""

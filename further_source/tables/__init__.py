@@ -1,0 +1,1 @@
+"""One declaration of each table, and what fills it."""

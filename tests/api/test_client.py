@@ -1,0 +1,694 @@
+"""Real HTTP on loopback: what each answer, fault and refusal comes to, and what must never get out."""
+
+import contextlib
+import email.utils
+import gzip
+import json
+import logging
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from further_source.api.client import Client, ClientCredentials, StaticToken, check_base_url
+from further_source.exceptions import ConfigurationError
+from further_source.executions import ExecutionId
+from further_source.polling.outcomes import (
+    Answered,
+    Failure,
+    Outcome,
+    Refused,
+    Throttled,
+    Token,
+    Unauthorized,
+)
+from further_source.sandbox import Reply, Sandbox, completed, error, running
+
+EXECUTION = ExecutionId("wf-1", "ex_1")
+RUNNING = running(*EXECUTION, metadata={"external_id": "INV-1"})
+CREDENTIALS = ClientCredentials("sandbox-client", "sandbox-secret")
+SHORT = 0.4  # seconds, where a deadline has to be reached
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
+@contextlib.contextmanager
+def client_of(base_url: str, token: str = "t", timeout: float = 10) -> Iterator[Client]:
+    client = Client(base_url, StaticToken(token), request_timeout=timeout)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def ask(sandbox: Sandbox, reply: Any, timeout: float = 10) -> Outcome:
+    sandbox.add(*EXECUTION, reply)
+    with client_of(sandbox.base_url, sandbox.issue_token(), timeout) as client:
+        assert client.token is not None
+        return client.get_execution(EXECUTION, client.token)
+
+
+def ask_for_token(sandbox: Sandbox, *replies: Any, timeout: float = 10, clock: Any = lambda: 1000.0) -> Any:
+    sandbox.script_token(*replies)
+    client = Client(sandbox.base_url, CREDENTIALS, request_timeout=timeout, clock=clock)
+    try:
+        return client.request_token()
+    finally:
+        client.close()
+
+
+# Answers
+
+
+def test_a_readable_execution_is_answered_with_all_its_keys(sandbox: Sandbox) -> None:
+    payload = {**completed(*EXECUTION, []), "n": 12345678901234567890123, "x": 1}
+    outcome = ask(sandbox, payload)
+    assert isinstance(outcome, Answered)
+    assert outcome.status == "completed"
+    assert str(outcome.payload["n"]) == "12345678901234567890123"
+    assert outcome.payload == payload
+    assert outcome.size == len(json.dumps(payload, separators=(",", ":")))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        RUNNING,
+        Reply(201, RUNNING),
+        Reply(200, RUNNING, {"Content-Type": "text/html; charset=latin-1"}),
+        {"status": "running"},
+        {"status": "running", "workflow_id": None, "workflow_execution_id": None},
+        b"\xef\xbb\xbf" + json.dumps(RUNNING).encode(),
+        Reply(200, gzip.compress(json.dumps(RUNNING).encode()), {"Content-Encoding": "gzip"}),
+        Reply(200, RUNNING, delay=0.05),
+        Reply(200, {"status": "running"}, fault="drip", delay=0.001),
+        Reply(200, {"status": "running"}, fault="drip_headers", delay=0.001),
+    ],
+)
+def test_good_json_is_answered_however_it_comes(sandbox: Sandbox, reply: Any) -> None:
+    outcome = ask(sandbox, reply)
+    assert isinstance(outcome, Answered), outcome
+    assert outcome.status == "running"
+
+
+INVALID = "invalid"
+STATUSES = [
+    *((status, Refused(INVALID, "")) for status in (300, 301, 302, 303, 304, 307, 308)),
+    *((status, Refused("rejected", "")) for status in (400, 402, 405, 406, 409, 410, 418, 422, 451, 499)),
+    *((status, Failure("")) for status in (408, 425, 500, 501, 502, 503, 504, 520, 599, 999)),
+    (401, Unauthorized("")),
+    (403, Refused("forbidden", "")),
+    (404, Refused("not_found", "")),
+    (429, Throttled("")),
+]
+
+
+@pytest.mark.parametrize(("status", "expected"), STATUSES)
+def test_a_status_decides_the_outcome(sandbox: Sandbox, status: int, expected: Outcome) -> None:
+    outcome = ask(sandbox, Reply(status, {"detail": "why"}))
+    assert type(outcome) is type(expected)
+    assert getattr(outcome, "poll_outcome", None) == getattr(expected, "poll_outcome", None)
+    if status >= 400:
+        assert getattr(outcome, "error", None) == f"{status}: why"
+    assert len(sandbox.requests) == 1
+
+
+@pytest.mark.parametrize(("status", "expected"), [(s, e) for s, e in STATUSES if s in {401, 404, 429, 500}])
+@pytest.mark.parametrize("fault", ["truncated", "empty", "drip"])
+def test_a_status_decides_even_if_the_body_does_not_arrive(
+    sandbox: Sandbox, status: int, expected: Outcome, fault: Any
+) -> None:
+    outcome = ask(sandbox, Reply(status, {"detail": "why"}, fault=fault, delay=0.1), timeout=0.2)
+    assert type(outcome) is type(expected)
+    assert getattr(outcome, "poll_outcome", None) == getattr(expected, "poll_outcome", None)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (Reply(200, RUNNING, fault="reset"), "connection reset"),
+        (Reply(200, RUNNING, fault="close"), "connection closed without an answer"),
+        (Reply(200, RUNNING, fault="truncated"), "200: the body ended early"),
+        (Reply(200, RUNNING, fault="empty"), "200: the body is empty"),
+        (Reply(200, RUNNING, fault="silent"), "timed out after 0.4 s"),
+        (Reply(200, RUNNING, fault="drip", delay=0.05), "200: timed out after 0.4 s"),
+        (Reply(200, RUNNING, fault="drip_headers", delay=0.05), "timed out after 0.4 s"),
+        (Reply(200, RUNNING, delay=2), "timed out after 0.4 s"),
+        (Reply(204), "204: the body is empty"),
+        (b"<html>oops</html>", "200: the body is not JSON: <html>oops</html>"),
+        (b'{"status": "caf\xe9"}', '200: the body is not JSON: {"status": "caf�"}'),
+        (b'{"status": NaN}', '200: the body is not JSON: {"status": NaN}'),
+        (b"{" * 3 + b"\n", "200: the body is not JSON: {{{"),
+        (Reply(200, RUNNING, {"Content-Encoding": "gzip"}), "200: the body cannot be decompressed"),
+        (Reply(200, b"zz\r\n", {"Transfer-Encoding": "chunked"}), "200: the body ended early"),
+    ],
+)
+def test_no_usable_answer_is_a_failure_with_a_short_reason(sandbox: Sandbox, reply: Any, reason: str) -> None:
+    started = time.monotonic()
+    assert ask(sandbox, reply, timeout=SHORT) == Failure(reason)
+    assert time.monotonic() - started < SHORT + 0.4
+    assert len(sandbox.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"null", "200: the answer is no JSON object"),
+        (b"[]", "200: the answer is no JSON object"),
+        (b'"running"', "200: the answer is no JSON object"),
+        (b"17", "200: the answer is no JSON object"),
+        (b"{}", "200: the answer has no text `status`"),
+        (b'{"status": 1}', "200: the answer has no text `status`"),
+        (b'{"status": "running", "workflow_id": "WF-1"}', 'for another workflow_id: "WF-1"'),
+        (b'{"status": "running", "workflow_execution_id": 7}', "for another workflow_execution_id: 7"),
+    ],
+)
+def test_a_readable_answer_that_is_no_execution_is_invalid(sandbox: Sandbox, body: bytes, reason: str) -> None:
+    outcome = ask(sandbox, body)
+    assert isinstance(outcome, Refused)
+    assert outcome.poll_outcome == "invalid"
+    assert outcome.error.endswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("header", "low", "high"),
+    [
+        ("7", 7, 7),
+        ("0", 0, 0),
+        ("1.5", 1.5, 1.5),
+        ("-3", 0, 0),
+        ("86400", 300, 300),
+        ("9" * 500, 300, 300),
+        (100, 95, 100),
+        (-100, 0, 0),
+        (100_000, 300, 300),
+        ("Wed, 21 Oct 2015 07:28:00 -0000", 0, 0),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_within_bounds(
+    sandbox: Sandbox, header: str | int, low: float, high: float
+) -> None:
+    if isinstance(header, int):
+        header = email.utils.formatdate(time.time() + header, usegmt=True)
+    reply = error(429, "slow down", {"Retry-After": header})
+    for outcome in (ask(sandbox, reply), ask_for_token(sandbox, reply)):
+        assert isinstance(outcome, Throttled)
+        assert outcome.retry_after is not None
+        assert low <= outcome.retry_after <= high
+
+
+@pytest.mark.parametrize("header", ["", "soon", "nan", "5, 5", "Wed, 99 Foo 2015", "\xff"])
+def test_an_unreadable_retry_after_is_none(sandbox: Sandbox, header: str) -> None:
+    assert ask(sandbox, error(429, "slow down", {"Retry-After": header})) == Throttled("429: slow down")
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ({"detail": "no such execution"}, "404: no such execution"),
+        (
+            {"detail": [{"loc": ["body", "client_id"], "msg": "field required"}, {"loc": ["query", 0]}, 1]},
+            "404: body.client_id: field required; query.0",
+        ),
+        ({"detail": [{"msg": "no"}]}, "404: no"),
+        ({"detail": {"a": 1}}, '404: {"detail":{"a":1}}'),
+        ({"error": "x"}, '404: {"error":"x"}'),
+        ([1], "404: [1]"),
+        (b"", "404"),
+        (b" \n", "404"),
+        (b"<h1>Not\nFound\x1b[31m</h1>", r"404: <h1>Not\nFound\x1b[31m</h1>"),
+        ({"detail": "a\u2028b\u202ec\td"}, r"404: a\u2028b\u202ec\td"),
+        (b"\xff\x00", "404: �\\x00"),
+    ],
+)
+def test_error_texts_are_the_apis_detail_or_an_excerpt_on_one_line(sandbox: Sandbox, body: Any, text: str) -> None:
+    assert ask(sandbox, Reply(404, body)) == Refused("not_found", text)
+
+
+@pytest.mark.parametrize("body", [b"x" * 10_000_000, {"detail": "é\n" * 100_000}])
+def test_error_texts_are_short(sandbox: Sandbox, body: Any) -> None:
+    outcome = ask(sandbox, Reply(500, body))
+    assert isinstance(outcome, Failure)
+    assert len(outcome.error) == 300
+    assert outcome.error.endswith("…")
+
+
+# What must not get out
+
+
+SECRET = 'se"cret/ü\\1'
+
+
+def echoes(secret: str) -> list[Any]:
+    return [
+        {"detail": f"bad Bearer {secret} {secret}"},
+        {"detail": [{"loc": ["body", secret], "msg": secret}]},
+        {"x" * 280: secret},
+        {"status": "running", "workflow_id": secret + secret},
+        f"x {secret}".encode(),
+        json.dumps({"a": secret}, ensure_ascii=False).encode(),
+        f"token={quote(secret)} or {quote(secret, safe='')}".encode(),
+    ]
+
+
+def test_a_short_secret_blots_out_no_part_of_a_word(sandbox: Sandbox) -> None:
+    client = Client(sandbox.base_url, ClientCredentials("id", "b"))
+    sandbox.script_token(error(401, "boom, b is wrong"))
+
+    assert client.request_token() == Unauthorized("token endpoint: 401: boom, *** is wrong")
+    client.close()
+
+
+@pytest.mark.parametrize("status", [200, 302, 400, 401, 403, 404, 422, 429, 500])
+@pytest.mark.parametrize("number", range(len(echoes(""))))
+def test_secrets_that_are_echoed_are_blotted_out(sandbox: Sandbox, status: int, number: int) -> None:
+    token = sandbox.issue_token()
+    headers = {"Location": f"https://u:{token}@host.invalid/{token}?sig=1#f"}
+    client = Client(sandbox.base_url, ClientCredentials("id", SECRET))
+    sandbox.add(*EXECUTION, *(Reply(status, echoes(secret)[number], headers) for secret in (token, SECRET)))
+    sandbox.script_token(Reply(status, echoes(SECRET)[number]))
+    outcomes: list[Any] = [client.get_execution(EXECUTION, Token(token)) for _ in range(2)]
+    outcomes.append(client.request_token())
+    client.close()
+    for outcome in outcomes:
+        assert token[:10] not in outcome.error
+        assert "cret" not in outcome.error
+        assert "sig=1" not in outcome.error
+
+
+def test_our_own_words_are_not_blotted_out() -> None:
+    with client_of("https://nosuchhost.invalid", "name") as client:
+        assert client.get_execution(EXECUTION, Token("name")) == Failure("host name not resolved")
+
+
+def test_secrets_are_not_in_reprs() -> None:
+    held = [StaticToken("hush"), ClientCredentials("id", "hush"), Token("hush")]
+    with client_of("https://host.invalid", "hush") as client:
+        assert "hush" not in repr([held, client, client.token])
+
+
+def test_nothing_secret_is_logged(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    token = ask_for_token(sandbox)
+    sandbox.add(*EXECUTION, RUNNING)
+    with client_of(sandbox.base_url, token.value) as client:
+        client.get_execution(EXECUTION, token)
+    assert "Starting new HTTP connection" in caplog.text
+    assert token.value not in caplog.text
+    assert sandbox.client_secret not in caplog.text
+
+
+def test_a_redirect_is_not_followed(sandbox: Sandbox) -> None:
+    with Sandbox() as other:
+        location = other.base_url.replace("//", "//user:pass@") + "/elsewhere?sig=abc#part"
+        outcome = ask(sandbox, Reply(307, b"", {"Location": location}))
+        assert outcome == Refused(
+            "invalid",
+            f"answered with a redirect (307), redirects are not followed: {other.base_url}/elsewhere",
+        )
+        assert isinstance(ask_for_token(sandbox, Reply(307, b"", {"Location": location})), Unauthorized)
+        assert other.requests == []
+    assert len(sandbox.requests) == 2
+
+
+@pytest.mark.parametrize("location", ["https://[bad", "", "//", "\xff", "https://x:99999/"])
+def test_an_unreadable_redirect_is_invalid_all_the_same(sandbox: Sandbox, location: str) -> None:
+    outcome = ask(sandbox, Reply(302, b"", {"Location": location}))
+    assert isinstance(outcome, Refused)
+    assert outcome.error.startswith("answered with a redirect (302), redirects are not followed")
+
+
+def test_netrc_does_not_replace_the_token(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\ndefault login some password else\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert isinstance(ask(sandbox, RUNNING), Answered)
+    assert isinstance(ask_for_token(sandbox), Token)
+    get, post = sandbox.requests
+    assert get.headers["authorization"].startswith("Bearer ")
+    assert "authorization" not in post.headers
+
+
+def test_cookies_are_not_kept(sandbox: Sandbox) -> None:
+    token = Token(sandbox.issue_token())
+    sandbox.add(*EXECUTION, Reply(200, RUNNING, {"Set-Cookie": "a=b; Path=/"}))
+    with client_of(sandbox.base_url) as client:
+        client.get_execution(EXECUTION, token)
+        client.get_execution(EXECUTION, token)
+    assert all("cookie" not in request.headers for request in sandbox.requests)
+
+
+def test_requests_say_who_asks_and_what_for(sandbox: Sandbox) -> None:
+    ask(sandbox, RUNNING)
+    headers = sandbox.requests[0].headers
+    assert headers["accept"] == "application/json"
+    assert headers["user-agent"].startswith("further_source/")
+
+
+# Connections
+
+
+def connections(caplog: pytest.LogCaptureFixture) -> int:
+    return sum("Starting new HTTP" in record.getMessage() for record in caplog.records)
+
+
+def test_connections_are_reused(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "urllib3")
+    token = Token(sandbox.issue_token())
+    sandbox.add(*EXECUTION, RUNNING, error(404), Reply(500), error(429), RUNNING)
+    with client_of(sandbox.base_url) as client:
+        for _ in range(6):
+            client.get_execution(EXECUTION, token)
+    assert connections(caplog) == 1
+
+
+def test_a_connection_that_timed_out_is_not_reused(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    token = Token(sandbox.issue_token())
+    slow = Reply(200, RUNNING, fault="drip", delay=0.05)
+    sandbox.add(*EXECUTION, RUNNING, slow, RUNNING, Reply(200, RUNNING, fault="drip_headers", delay=0.05), RUNNING)
+    with client_of(sandbox.base_url, timeout=SHORT) as client:
+        outcomes = [client.get_execution(EXECUTION, token) for _ in range(5)]
+    assert [type(outcome) for outcome in outcomes] == [Answered, Failure, Answered, Failure, Answered]
+
+
+def test_many_threads_share_a_client_and_slow_ones_harm_no_others(sandbox: Sandbox) -> None:
+    token = Token(sandbox.issue_token())
+    executions = [ExecutionId("wf", f"ex-{number}") for number in range(64)]
+    for number, execution in enumerate(executions):
+        slow = Reply(200, running(*execution), fault="drip_headers", delay=0.05)
+        sandbox.add(*execution, slow if number % 8 == 0 else running(*execution))
+    client = Client(sandbox.base_url, StaticToken("t"), request_timeout=SHORT, max_workers=8)
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(lambda execution: client.get_execution(execution, token), executions))
+    client.close()
+    for number, (execution, outcome) in enumerate(zip(executions, outcomes, strict=True)):
+        if number % 8 == 0:
+            assert isinstance(outcome, Failure)
+        else:
+            assert isinstance(outcome, Answered)
+            assert outcome.payload["workflow_execution_id"] == execution.workflow_execution_id
+
+
+def test_closing_cuts_what_is_under_way(sandbox: Sandbox) -> None:
+    sandbox.add(*EXECUTION, Reply(200, fault="silent"))
+    token = Token(sandbox.issue_token())
+    with client_of(sandbox.base_url, timeout=30) as client, ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(client.get_execution, EXECUTION, token)
+        while not sandbox.requests:
+            time.sleep(0.005)
+        client.close()
+        assert asking.result(5) == Failure("the client was closed")
+        assert client.get_execution(EXECUTION, token) == Failure("the client is closed")
+    assert len(sandbox.requests) == 1
+
+
+def test_a_closed_client_leaves_no_thread(sandbox: Sandbox) -> None:
+    before = set(threading.enumerate())
+    ask(sandbox, RUNNING)
+    for thread in set(threading.enumerate()) - before:
+        if thread.name == "request-deadlines":
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+def test_a_refused_connection_and_an_unknown_host_are_failures() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with client_of(f"http://127.0.0.1:{port}") as client:
+        assert client.get_execution(EXECUTION, Token("t")) == Failure("connection refused")
+    with client_of("https://nosuchhost.invalid") as client:
+        assert client.get_execution(EXECUTION, Token("t")) == Failure("host name not resolved")
+
+
+def test_loopback_is_asked_without_a_proxy(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Sandbox() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.base_url)
+        monkeypatch.setenv("all_proxy", proxy.base_url)
+        assert isinstance(ask(sandbox, RUNNING), Answered)
+        assert proxy.requests == []
+
+
+def test_other_hosts_are_asked_through_the_proxy_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Sandbox() as proxy:
+        monkeypatch.setenv("https_proxy", proxy.base_url.replace("//", "//user:hush@"))
+        with client_of("https://nosuchhost.invalid") as client:
+            outcome = client.get_execution(EXECUTION, Token("t"))
+    assert outcome == Failure("proxy: refused")
+
+
+# TLS
+
+
+Serve = Callable[[ssl.SSLSocket], None]
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("makes its certificate with openssl")
+    path = tmp_path / "certificate.pem"
+    command = [
+        openssl,
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(path), "-out", str(tmp_path / "c")]
+    subprocess.run(command, check=True, capture_output=True)
+    with path.open("ab") as file:
+        file.write((tmp_path / "c").read_bytes())
+    return path
+
+
+@contextlib.contextmanager
+def tls_server(certificate: Path, answer: bytes, delay: float) -> Iterator[str]:
+    """Sends the answer to each connection, byte by byte if there is a delay."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True) as tls:
+            while tls.recv(65536):
+                for part in [bytes([byte]) for byte in answer] if delay else [answer]:
+                    tls.sendall(part)
+                    time.sleep(delay)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield f"https://localhost:{server.getsockname()[1]}"
+    server.shutdown(socket.SHUT_RDWR)
+    server.close()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n"
+
+
+def test_a_certificate_nobody_vouches_for_is_not_accepted(certificate: Path) -> None:
+    with tls_server(certificate, HEAD, 0) as base_url, client_of(base_url) as client:
+        outcome = client.get_execution(EXECUTION, Token("t"))
+    assert isinstance(outcome, Failure)
+    assert outcome.error.startswith("TLS certificate not accepted: self")
+
+
+@pytest.mark.parametrize(("delay", "expected"), [(0.0, Answered), (0.05, Failure)])
+def test_a_deadline_holds_over_tls_on_new_and_on_reused_connections(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch, delay: float, expected: type
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    answer = HEAD + b'{"status":"running"}'
+    with tls_server(certificate, answer, delay) as base_url, client_of(base_url, timeout=SHORT) as client:
+        for _ in range(2):
+            started = time.monotonic()
+            assert type(client.get_execution(EXECUTION, Token("t"))) is expected
+            assert time.monotonic() - started < SHORT + 0.4
+
+
+def test_a_silent_tls_handshake_is_cut() -> None:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        base_url = f"https://127.0.0.1:{server.getsockname()[1]}"
+        client = stack.enter_context(client_of(base_url, timeout=SHORT))
+        assert client.get_execution(EXECUTION, Token("t")) == Failure("timed out after 0.4 s")
+
+
+# Tokens
+
+
+def test_a_token_says_when_it_is_to_be_renewed(sandbox: Sandbox) -> None:
+    client = Client(sandbox.base_url, CREDENTIALS, clock=iter([1000.0, 2000.0]).__next__)
+    assert client.renewable
+    assert client.token is None
+    token = client.request_token()
+    assert isinstance(token, Token)
+    assert (token.renew_at, token.expires_at) == (4540, 4600)
+    sandbox.add(*EXECUTION, RUNNING)
+    assert isinstance(client.get_execution(EXECUTION, token), Answered)
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "renew_at", "expires_at"),
+    [
+        ({"expires_in": 100}, 1090, 1100),
+        ({"expires_in": 0.5}, 1000.45, 1000.5),
+        ({}, None, None),
+        ({"expires_in": None}, None, None),
+        ({"expires_in": "3600"}, None, None),
+        ({"expires_in": True}, None, None),
+        ({"expires_in": 0}, None, None),
+        ({"expires_in": -1}, None, None),
+        ({"expires_in": 10**400}, None, None),
+    ],
+)
+def test_a_life_that_is_no_positive_number_is_unknown(
+    sandbox: Sandbox, expires_in: dict[str, Any], renew_at: float | None, expires_at: float | None
+) -> None:
+    token = ask_for_token(sandbox, {"access_token": "abc", **expires_in})
+    assert token == Token("abc", renew_at, expires_at)
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        *((error(status, "no"), Unauthorized(f"token endpoint: {status}: no")) for status in (400, 401, 403, 404)),
+        (
+            error(422, [{"loc": ["body", "client_id"], "msg": "field required"}]),
+            Unauthorized("token endpoint: 422: body.client_id: field required"),
+        ),
+        *((error(status, "no"), Failure(f"token endpoint: {status}: no")) for status in (408, 425, 500, 503)),
+        (error(429, "no"), Throttled("token endpoint: 429: no")),
+        (Reply(200, fault="reset"), Failure("token endpoint: connection reset")),
+        (Reply(200, fault="silent"), Failure("token endpoint: timed out after 0.4 s")),
+        (Reply(200, {"a": 1}, fault="truncated"), Failure("token endpoint: 200: the body ended early")),
+        (b"<html>", Failure("token endpoint: 200: the body is not JSON")),
+        (b"", Failure("token endpoint: 200: the body is empty")),
+        (b"[]", Failure("token endpoint: 200: the answer has no `access_token`")),
+        ({"access_token": ""}, Failure("token endpoint: 200: the answer has no `access_token`")),
+        ({"access_token": 5}, Failure("token endpoint: 200: the answer has no `access_token`")),
+        *(
+            ({"access_token": value}, Failure("token endpoint: 200: the `access_token` has characters no token can have"))  # noqa: E501
+            for value in ("abc\r\nX: y", "abc\n", "snow☃", "a\x00b", " abc")
+        ),
+    ],
+)  # fmt: skip
+def test_a_token_that_does_not_come(sandbox: Sandbox, reply: Any, expected: Any) -> None:
+    assert ask_for_token(sandbox, reply, timeout=SHORT) == expected
+    assert len(sandbox.requests) == 1
+
+
+def test_wrong_credentials_are_unauthorized(sandbox: Sandbox) -> None:
+    client = Client(sandbox.base_url, ClientCredentials("sandbox-client", "wrong"))
+    assert client.request_token() == Unauthorized("token endpoint: 401: Invalid client credentials")
+    client.close()
+
+
+# Mistakes of the caller
+
+
+def test_a_static_token_cannot_be_renewed() -> None:
+    with client_of("https://host.invalid") as client:
+        assert not client.renewable
+        assert client.token == Token("t")
+        with pytest.raises(RuntimeError):
+            client.request_token()
+
+
+@pytest.mark.parametrize("token", ["", "a b", "abc\n", "snow☃"])
+def test_a_token_that_cannot_be_sent_is_not_accepted(token: str) -> None:
+    with pytest.raises(ConfigurationError, match="^access_token .*$"):
+        Client("https://host.invalid", StaticToken(token))
+    with client_of("https://host.invalid") as client, pytest.raises(ValueError, match="^the token has"):
+        client.get_execution(EXECUTION, Token(token))
+
+
+@pytest.mark.parametrize("bad", ["", "..", "a/b", "a\n", "a?b", "é", "a" * 129])
+def test_ids_that_cannot_be_ids_are_not_sent(bad: str) -> None:
+    with client_of("https://host.invalid") as client:
+        for execution in (ExecutionId(bad, "ex"), ExecutionId("wf", bad)):
+            with pytest.raises(ValueError, match="not an id"):
+                client.get_execution(execution, Token("t"))
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+def test_a_timeout_that_cannot_work_is_not_accepted(timeout: float) -> None:
+    with pytest.raises(ConfigurationError, match="^request_timeout .*$"):
+        Client("https://host.invalid", StaticToken("t"), request_timeout=timeout)
+
+
+@pytest.mark.parametrize(
+    ("url", "normalized"),
+    [
+        ("https://api.further.ai", "https://api.further.ai"),
+        ("HTTPS://API.Further.AI/", "https://api.further.ai"),
+        ("https://host:8443/prefix/V1//", "https://host:8443/prefix/V1"),
+        ("http://localhost:8000", "http://localhost:8000"),
+        ("http://127.0.0.1", "http://127.0.0.1"),
+        ("http://127.8.9.10:80/", "http://127.8.9.10:80"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+        (" https://bücher.example\n", "https://bücher.example"),
+    ],
+)
+def test_base_urls_are_normalized(url: str, normalized: str) -> None:
+    assert check_base_url(url) == normalized
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "api.further.ai", "ftp://host", "https://", "https:///path", "//host", "file:///etc/passwd",
+        "http://api.further.ai", "http://0.0.0.0", "http://localhost.evil.com", "http://127.0.0.1.evil.com",
+        "http://10.0.0.1", "http://[::2]", "http://127.1", "http://localhost@evil.com",
+        "https://user:hush@host", "https://user@host", "https://@host",
+        "https://host?x=hush", "https://host/#hush", "https://host/?", "https://host#",
+        "https://host:0", "https://host:99999", "https://host:hush", "https://[::1", "https://a..b",
+        "https://ho st", "https://host/a\nb", "https://host\\@hush", "https://*.host", "https://" + "a" * 64,
+        None, 7,
+    ],
+)  # fmt: skip
+def test_base_urls_that_cannot_work_are_refused_in_one_line_that_shows_no_password(url: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        check_base_url(url)
+    assert str(caught.value).startswith("base_url ")
+    assert "\n" not in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+def test_a_path_of_the_base_url_is_kept(sandbox: Sandbox) -> None:
+    with client_of(sandbox.base_url + "/proxied/") as client:
+        assert isinstance(client.get_execution(EXECUTION, Token(sandbox.issue_token())), Refused)
+    assert sandbox.requests[0].path == "/proxied/api/v1/workflow-builder/workflows/wf-1/executions/ex_1"

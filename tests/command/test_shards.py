@@ -1,0 +1,329 @@
+"""Parts of one list: which executions they hold, and loads of all of them side by side into one PostgreSQL."""
+
+import runpy
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from further_source.command.lock import only_load
+from further_source.executions import ExecutionId
+from further_source.manifest import shard
+from further_source.sandbox import Sandbox, cell, completed, step
+from tests.support.command import LOAD, WORKFLOW, Command, asked, cells_of, finish, ids, loaded, serve, told
+
+COUNT = 4
+KEYS = ["workflow_id", "workflow_execution_id", "step_index", "row_index", "_dlt_load_id", "_deleted"]
+Query = Callable[[str], list[tuple[Any, ...]]]
+
+
+def listed(count: int) -> list[ExecutionId]:
+    return [ExecutionId(f"wf-{number % 7}", f"ex-{number}") for number in range(count)]
+
+
+# Which part an execution is in
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 64])
+def test_the_parts_are_disjoint_and_complete_and_keep_the_order(count: int) -> None:
+    executions = listed(500)
+
+    parts = [list(shard(executions, index, count)) for index in range(1, count + 1)]
+
+    assert Counter(execution for part in parts for execution in part) == Counter(executions)
+    assert all(part == sorted(part, key=executions.index) for part in parts)
+
+
+def test_the_parts_are_of_about_the_same_size() -> None:
+    executions = listed(8_000)
+
+    sizes = [len(list(shard(executions, index, 8))) for index in range(1, 9)]
+
+    assert all(900 < size < 1_100 for size in sizes), sizes  # 1,000 but for a bit more than three deviations
+
+
+def test_an_execution_stays_in_its_part_for_ever() -> None:
+    executions = listed(12)
+
+    parts = {execution: index for index in range(1, 9) for execution in shard(executions, index, 8)}
+
+    # Of every release: another hash would have two machines load the same executions while they are updated.
+    assert [parts[execution] for execution in executions] == [3, 7, 5, 3, 3, 2, 4, 6, 2, 8, 6, 1]
+
+
+@pytest.mark.parametrize(("index", "count"), [(0, 8), (9, 8), (1, 0), (-1, 8)])
+def test_there_is_no_such_part(index: int, count: int) -> None:
+    with pytest.raises(ValueError, match=f"shard {index}/{count}"):
+        shard([], index, count)
+
+
+# The command
+
+
+@pytest.fixture
+def command(tmp_path: Path, sandbox: Sandbox) -> Command:
+    return Command(tmp_path, sandbox)
+
+
+@pytest.mark.parametrize("part", ["0/8", "9/8", "a/b", "8", "1/", "/8", "-1/8", "1/8/2", "1.0/2", "", "٣/8", "1 / 8"])
+def test_a_part_that_is_none_is_wrong_usage(part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parse_arguments = runpy.run_path(str(LOAD))["parse_arguments"]
+
+    with pytest.raises(SystemExit) as raised:
+        parse_arguments(["wf/a", f"--shard={part}"])
+
+    assert raised.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"load.py: argument --shard: {part!r} is no K/N with K from 1 to N"
+
+
+def test_invented_executions_have_no_parts(command: Command) -> None:
+    assert "--shard" in told(command.run("--demo", "--shard", "1/2"), 2)
+
+
+def test_duckdb_takes_no_loads_side_by_side(command: Command, sandbox: Sandbox) -> None:
+    assert "DuckDB" in told(command.run("wf/a", "--shard", "1/2"), 2)
+
+    assert not sandbox.requests
+    assert not any(command.directory.glob("*.duckdb"))
+
+
+def test_files_take_no_loads_side_by_side(command: Command, sandbox: Sandbox) -> None:
+    command.environment["DESTINATION__FILESYSTEM__BUCKET_URL"] = str(command.directory / "lake")
+
+    assert "SQL" in told(command.run("wf/a", "--shard", "1/2", "--destination", "filesystem"), 2)
+    assert not sandbox.requests
+
+
+@pytest.fixture
+def dataset(postgres_url: str) -> Iterator[str]:
+    name = "further_shards"
+    yield name
+    connection = psycopg2.connect(postgres_url)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s)", [name])
+        cursor.execute(f"DROP SCHEMA IF EXISTS {', '.join([name, *(row[0] for row in cursor.fetchall())])} CASCADE")
+    connection.close()
+
+
+@pytest.fixture
+def postgres(command: Command, postgres_url: str, dataset: str) -> list[str]:
+    """The arguments of a load into the dataset."""
+    command.environment["DESTINATION__POSTGRES__CREDENTIALS"] = postgres_url
+    return ["--destination", "postgres", "--dataset", dataset, "--quiet"]
+
+
+@pytest.fixture
+def query(postgres_url: str, dataset: str) -> Iterator[Query]:
+    connection = psycopg2.connect(postgres_url, options=f"-c search_path={dataset}")
+    connection.autocommit = True
+
+    def run(sql: str) -> list[tuple[Any, ...]]:
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.fetchall()
+
+    yield run
+    connection.close()
+
+
+def test_a_part_is_a_pipeline_of_its_own_with_a_lock_of_its_own(
+    command: Command, sandbox: Sandbox, postgres: list[str], query: Query
+) -> None:
+    names = [f"ex-{number}" for number in range(12)]
+    for name in names:
+        serve(sandbox, name)
+    pipelines = command.data_dir / "pipelines"
+    with only_load("further", str(pipelines)), only_load("further_shard_1_of_2", str(pipelines)):
+        assert "pipeline further_shard_1_of_2 is running" in told(
+            command.run(*ids(names), "--shard=1/2", *postgres), 75
+        )
+        loaded(command.run(*ids(names), "--shard=2/2", *postgres))
+    (second,) = zip(*query("SELECT workflow_execution_id FROM executions"), strict=True)
+    assert 0 < len(second) < 12
+    assert asked(sandbox) == Counter(second)
+
+    loaded(command.run(*ids(names), "--shard=1/2", *postgres))
+
+    assert query("SELECT count(*) FROM executions") == [(12,)]
+    assert asked(sandbox) == Counter(names)
+    assert (pipelines / "further_shard_1_of_2").is_dir()
+    assert not (pipelines / "further").exists()
+
+
+def test_all_lists_are_cut_and_another_number_of_parts_asks_nothing_again(
+    command: Command, sandbox: Sandbox, postgres: list[str], query: Query
+) -> None:
+    names = [f"ex-{number}" for number in range(8)]
+    for name in names:
+        serve(sandbox, name)
+    (command.directory / "configured.txt").write_text("\n".join(ids(names[:3])))
+    (command.directory / "given.txt").write_text("\n".join(ids(names[3:5])))
+    command.settings |= {"executions_file": "configured.txt", "executions": f'["{ids(names)[5]}"]'}
+    arguments = [*ids(names[6:]), "--executions", "given.txt", *postgres]
+
+    for part in ("1/2", "2/2"):
+        before = asked(sandbox).total()
+        loaded(command.run(*arguments, "--shard", part))
+        assert 0 < asked(sandbox).total() - before < 8
+    loaded(command.run(*arguments, "--shard", "1/1"))
+
+    assert query("SELECT count(*) FROM executions") == [(8,)]
+    assert asked(sandbox) == Counter(names)
+
+
+def test_a_part_that_replaces_takes_away_what_another_one_loaded(
+    command: Command, sandbox: Sandbox, postgres: list[str], query: Query
+) -> None:
+    """Also from tables that it does not know itself."""
+    (execution,) = shard(listed(1), 1, 1)
+    index = next(index for index in (1, 2) if list(shard([execution], index, 2)))
+    for part, name, value in (("1/1", "Old", 1), (f"{index}/2", "New", "x")):
+        steps = [step(name, [{"a": cell(value, 0.5)}])]
+        sandbox.serve(*execution, completed(*execution, steps))
+        loaded(command.run(str(execution), "--shard", part, "--reload", *postgres))
+
+    assert query("SELECT count(*) FROM rows_old") == [(0,)]
+    assert query("SELECT workflow_execution_id, a FROM rows_new") == [(execution.workflow_execution_id, "x")]
+    assert query("SELECT count(*) FROM executions") == query("SELECT count(*) FROM cells") == [(1,)]
+
+
+def columns(query: Query, table: str) -> list[str]:
+    where = f"table_schema = current_schema AND table_name = '{table}'"
+    return [name for (name,) in query(f"SELECT column_name FROM information_schema.columns WHERE {where}")]
+
+
+def serve_much(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
+    """80 executions of 6 kinds of steps, whose columns come up one by one and change their types all the time."""
+    payloads = {}
+    for number in range(80):
+        name = f"ex-{number}"
+        rows = [
+            {
+                "amount": cell([number + 0.5, f"{number}", number % 4 == 0][number % 3], 0.9),
+                f"field {number % 17}": cell(["x", 1.0, None, True][(number // 4 + row) % 4], 0.5),
+                f"Only of {number}": cell("y", 0.25),
+            }
+            for row in range(3)
+        ]
+        steps = [step(f"Step {number % 5}", rows)]
+        if number % 2:
+            steps.append(step("Totals", [{"total": cell(float(number) if number % 3 else str(number), 1.0)}]))
+        keys = {"external_id": f"E-{number}", f"k{number % 7}": [1, "x", 2.5, "2024-01-01T00:00:00Z", True][number % 5]}
+        payloads[name] = completed(WORKFLOW, name, steps, metadata=keys)
+        sandbox.serve(WORKFLOW, name, payloads[name])
+    return payloads
+
+
+def test_loads_side_by_side_meet_in_one_dataset(
+    command: Command, sandbox: Sandbox, postgres: list[str], query: Query
+) -> None:
+    payloads = serve_much(sandbox)
+    (command.directory / "list.txt").write_text("\n".join(ids(payloads)))
+    arguments = ["--executions", "list.txt", "--strict", *postgres]
+
+    def load_all() -> None:
+        processes = [command.start(*arguments, "--shard", f"{index}/{COUNT}") for index in range(1, COUNT + 1)]
+        for process in processes:
+            done = loaded(finish(process))
+            assert (done.stdout, done.stderr) == ("", "")  # a normal load warns of nothing
+
+    load_all()
+    assert asked(sandbox) == Counter(payloads.keys())
+    assert_loaded(query, payloads)
+
+    load_all()
+    assert asked(sandbox) == Counter(payloads.keys()), "what is loaded is not asked again"
+    assert_loaded(query, payloads)
+
+
+@pytest.fixture
+def refusals(query: Query) -> Iterator[None]:
+    """The first two times that a load makes dlt's tables, PostgreSQL says that they exist, as if another was faster."""
+    query(
+        """
+        CREATE SEQUENCE public.refused;
+        CREATE FUNCTION public.refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF strpos(current_query(), '_dlt_loads') > 0 AND nextval('public.refused') <= 2 THEN
+                RAISE duplicate_table;
+            END IF;
+        END $$;
+        CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION public.refuse();
+        SELECT 1
+        """
+    )
+    yield
+    query("DROP EVENT TRIGGER refuse; DROP FUNCTION public.refuse; DROP SEQUENCE public.refused; SELECT 1")
+
+
+def test_a_table_that_another_load_made_first_is_no_failure(
+    command: Command, sandbox: Sandbox, postgres: list[str], query: Query, refusals: None
+) -> None:
+    serve(sandbox, "ex")
+
+    loaded(command.run("wf/ex", "--shard=1/1", *postgres))
+
+    assert query("SELECT workflow_execution_id FROM executions") == [("ex",)]
+    assert query("SELECT last_value FROM public.refused")[0][0] > 2
+
+
+def assert_loaded(query: Query, payloads: dict[str, dict[str, Any]]) -> None:
+    """Every execution, step, cell and wide row is there exactly once, as it was served."""
+    executions = query("SELECT workflow_execution_id, metadata__external_id, poll_outcome FROM executions")
+    assert sorted(executions) == sorted((name, f"E-{name[3:]}", "completed") for name in payloads)
+    steps = query("SELECT workflow_execution_id, step_index, step_name FROM steps")
+    assert sorted(steps) == sorted(
+        (name, index, one["step_name"])
+        for name, payload in payloads.items()
+        for index, one in enumerate(payload["steps"])
+    )
+    cells = query(
+        "SELECT workflow_id, workflow_execution_id, step_index, step_name, row_index, field, value, value_type, "
+        "confidence FROM cells"
+    )
+    assert sorted(cells, key=repr) == cells_of(payloads.values())
+    assert_wide(query, payloads)
+    assert_metadata(query, payloads)
+
+
+def assert_wide(query: Query, payloads: dict[str, dict[str, Any]]) -> None:
+    """Each value stands in the column of its field or in that of its type, and nowhere is more."""
+    stored: list[tuple[str, int, int, dict[str, Any]]] = []
+    for table in {f"rows_step_{number}" for number in range(5)} | {"rows_totals"}:
+        fields = [name for name in columns(query, table) if name not in KEYS and not name.endswith("__confidence")]
+        for *key, record in query(f"SELECT {', '.join(KEYS[1:4])}, to_jsonb({table}) FROM {table}"):
+            values = {name: record[name] for name in fields if record[name] is not None}
+            for name, value in values.items():
+                assert record[f"{field_of(name)}__confidence"] is not None, (key, name, value)
+            assert len({field_of(name) for name in values}) == len(values), (key, values)
+            stored.append((*key, {field_of(name): values[name] for name in sorted(values)}))
+    assert sorted(stored, key=repr) == sorted(
+        (
+            (name, step_index, row_index, served(row))
+            for name, payload in payloads.items()
+            for step_index, one in enumerate(payload["steps"])
+            for row_index, row in enumerate(one["data"]["data"])
+        ),
+        key=repr,
+    )
+
+
+def served(row: dict[str, Any]) -> dict[str, Any]:
+    """A served row's values by column, in the order of the columns' names."""
+    values = {field.lower().replace(" ", "_"): content["value"] for field, content in row.items()}
+    return {name: value for name, value in sorted(values.items()) if value is not None}
+
+
+def field_of(column: str) -> str:
+    return column.partition("__v_")[0]
+
+
+def assert_metadata(query: Query, payloads: dict[str, dict[str, Any]]) -> None:
+    """No key of an answer is lost, whatever the type its column has."""
+    names = [name for name in columns(query, "executions") if name.startswith("metadata__k")]
+    for name, *values in query(f"SELECT workflow_execution_id, {', '.join(names)} FROM executions"):
+        stored = {column.split("__")[1] for column, value in zip(names, values, strict=True) if value is not None}
+        assert stored == payloads[name]["metadata"].keys() - {"external_id"}, name

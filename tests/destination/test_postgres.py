@@ -1,0 +1,404 @@
+"""Loads into a real PostgreSQL, which the tests start from a wheel and stop again."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dlt
+import psycopg2
+import pytest
+from dlt.common import logger as dlt_logger
+
+from further_source import run_in_slices
+from further_source.sandbox import Sandbox, cell, completed, error, failed, running, step
+from tests.support.documents import PROJECT, Document
+from tests.support.loading import (
+    WORKFLOW,
+    asked,
+    cells_of,
+    columns,
+    query,
+    records,
+    serve_rows,
+    serve_steps,
+    source_of,
+    tables,
+    wide,
+)
+
+LOAD = Path(__file__).parents[2] / "pipelines" / "load.py"
+SECONDS = 60.0
+
+
+@pytest.fixture
+def dataset(request: pytest.FixtureRequest, postgres_url: str) -> Iterator[str]:
+    """A dataset that no other test has; dropped when its test is over."""
+    name = f"further_{abs(hash(request.node.nodeid)):x}"
+    yield name
+    connection = psycopg2.connect(postgres_url)
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(f"DROP SCHEMA IF EXISTS {name}, {name}_staging CASCADE")
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    """What dlt's logger warned of."""
+    messages: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    dlt_logger.LOGGER.addHandler(handler)
+    yield messages
+    dlt_logger.LOGGER.removeHandler(handler)
+
+
+class Postgres:
+    """One dataset there, and the pipeline into it."""
+
+    def __init__(self, url: str, dataset: str, directory: Path) -> None:
+        self.url = url
+        self.dataset = dataset
+        self.pipelines_dir = directory / "pipelines"
+
+    @property
+    def pipeline(self) -> dlt.Pipeline:
+        """Made anew, so that it meets what it loaded before."""
+        return dlt.pipeline(
+            "further",
+            pipelines_dir=str(self.pipelines_dir),
+            destination=dlt.destinations.postgres(self.url),
+            dataset_name=self.dataset,
+        )
+
+    def load(self, sandbox: Sandbox, executions: Any, **arguments: Any) -> Any:
+        return run_in_slices(self.pipeline, source_of(sandbox, executions, **arguments))
+
+    def forget(self) -> None:
+        """Loses the pipeline's working directory."""
+        shutil.rmtree(self.pipelines_dir)
+
+
+@pytest.fixture
+def postgres(postgres_url: str, dataset: str, tmp_path: Path) -> Postgres:
+    return Postgres(postgres_url, dataset, tmp_path)
+
+
+def test_every_column_of_every_table(sandbox: Sandbox, postgres: Postgres, log: list[str]) -> None:
+    rows = [
+        {"policy_number": cell("02139", 0.97), "premium": cell(1250.5, 1), "active": cell(True, None)},
+        {"policy_number": cell(None, 0.1), "tags": {"value": ["a", 1], "page": 3}, "n": cell(12345678901234567890, 0)},
+        {},
+        "loose",
+    ]
+    answer = completed(WORKFLOW, "ex", [step("Extract Policy Details", rows, schema={"a": 1}, metadata={})])
+    sandbox.serve(WORKFLOW, "ex", {**answer, "metadata": {"external_id": "INV-1", "pages": 3, "seen": [1, None]}})
+    sandbox.serve(WORKFLOW, "gone", error(404))
+    sandbox.serve(WORKFLOW, "bad", failed(WORKFLOW, "bad"))
+    report = postgres.load(sandbox, ["ex", "gone", "bad"])
+
+    assert log == []
+    assert report.ended == {"completed": 1, "failed": 1, "not_found": 1}
+    pipeline = postgres.pipeline
+    assert tables(pipeline) == {"executions", "steps", "cells", "rows_extract_policy_details"}
+    assert columns(pipeline, "executions") == {
+        "workflow_id": "character varying",
+        "workflow_execution_id": "character varying",
+        "status": "character varying",
+        "metadata__external_id": "character varying",
+        "poll_outcome": "character varying",
+        "poll_error": "character varying",
+        "poll_count": "bigint",
+        "poll_first_at": "timestamp with time zone",
+        "poll_last_at": "timestamp with time zone",
+        "_deleted": "boolean",
+        "metadata__pages": "bigint",
+        "metadata__seen": "character varying",
+        "_dlt_load_id": "character varying",
+        "_dlt_id": "character varying",
+    }
+    executions = records(pipeline, "executions", "workflow_id", "poll_first_at", "poll_last_at")
+    assert executions == [
+        {
+            "workflow_execution_id": name,
+            "status": status,
+            "metadata__external_id": external_id,
+            "poll_outcome": outcome,
+            "poll_error": poll_error,
+            "poll_count": 1,
+            "metadata__pages": pages,
+            "metadata__seen": seen,
+        }
+        for name, status, external_id, outcome, poll_error, pages, seen in [
+            ("bad", "failed", None, "failed", None, None, None),
+            ("ex", "completed", "INV-1", "completed", None, 3, "[1,null]"),
+            ("gone", None, None, "not_found", "404: Not Found", None, None),
+        ]
+    ]
+    keys = {"workflow_id": WORKFLOW, "workflow_execution_id": "ex", "step_index": 0}
+    assert records(pipeline, "steps") == [
+        {**keys, "step_name": "Extract Policy Details", "row_count": 4, "schema": '{"a":1}', "metadata": "{}"}
+    ]
+    cells = sorted(
+        query(
+            pipeline,
+            "SELECT row_index, field, value, value_type, value_number, confidence, extra FROM cells "
+            "WHERE step_index = 0 AND step_name = 'Extract Policy Details'",
+        )
+    )
+    assert cells == [
+        (0, "active", "true", "boolean", None, None, None),
+        (0, "policy_number", "02139", "string", None, 0.97, None),
+        (0, "premium", "1250.5", "number", 1250.5, 1.0, None),
+        (1, "n", "12345678901234567890", "number", 12345678901234567890.0, 0.0, None),
+        (1, "policy_number", None, "null", None, 0.1, None),
+        (1, "tags", '["a",1]', "array", None, None, '{"page":3}'),
+        (3, "_row", "loose", "string", None, None, None),
+    ]
+    assert wide(pipeline, "rows_extract_policy_details") == [
+        {"workflow_execution_id": "ex", "policy_number": "02139", "premium": 1250.5, "active": True},
+        {"workflow_execution_id": "ex", "tags": '["a",1]', "n": 12345678901234567890.0},
+        {"workflow_execution_id": "ex"},
+        {"workflow_execution_id": "ex", "_row": "loose"},
+    ]
+
+
+def test_what_ended_is_not_asked_again_even_after_the_working_directory_is_lost(
+    sandbox: Sandbox, postgres: Postgres
+) -> None:
+    serve_rows(sandbox, "a", cells_of(amount=1))
+    sandbox.add(WORKFLOW, "b", running(WORKFLOW, "b"), failed(WORKFLOW, "b"))
+    postgres.load(sandbox, ["a", "b"])
+    postgres.load(sandbox, ["a", "b"])
+    postgres.forget()
+    serve_rows(sandbox, "c", cells_of(amount=3))
+    report = postgres.load(sandbox, ["a", "b", "c"])
+
+    assert asked(sandbox) == {"a": 1, "b": 2, "c": 1}
+    assert report.earlier == {"completed": 1, "failed": 1}
+    outcomes = query(postgres.pipeline, "SELECT workflow_execution_id, poll_outcome FROM executions ORDER BY 1")
+    assert outcomes == [("a", "completed"), ("b", "failed"), ("c", "completed")]
+    assert [row["amount"] for row in wide(postgres.pipeline, "rows_extract")] == [1.0, 3.0]
+
+
+def test_a_list_too_long_to_be_asked_for_by_id(sandbox: Sandbox, postgres: Postgres) -> None:
+    serve_rows(sandbox, "a", cells_of(amount=1))
+    postgres.load(sandbox, ["a"])
+    report = postgres.load(sandbox, ["a", *(f"none-{number}" for number in range(1_001))])
+
+    assert report.earlier == {"completed": 1}
+    assert report.ended == {"not_found": 1_001}
+    assert asked(sandbox)["a"] == 1
+
+
+def test_a_reload_takes_away_rows_cells_and_steps_that_are_no_longer_there(
+    sandbox: Sandbox, postgres: Postgres
+) -> None:
+    serve_rows(sandbox, "other", cells_of(a=0))
+    serve_steps(sandbox, "ex", step("One", [cells_of(a=1), cells_of(a=2)]), step("Two", [cells_of(b=3)]))
+    postgres.load(sandbox, ["ex", "other"])
+    serve_steps(sandbox, "ex", step("One", [cells_of(a=5)]))
+    postgres.load(sandbox, ["ex", "other"], reload=True)
+
+    assert wide(postgres.pipeline, "rows_one") == [{"workflow_execution_id": "ex", "a": 5.0}]
+    assert wide(postgres.pipeline, "rows_two") == []
+    assert counts(postgres.pipeline) == {"ex": (1, 1, 1), "other": (1, 1, 1)}
+
+    serve_steps(sandbox, "ex")
+    postgres.load(sandbox, ["ex"], reload=True)
+
+    assert wide(postgres.pipeline, "rows_one") == []
+    assert counts(postgres.pipeline) == {"ex": (1, 0, 0), "other": (1, 1, 1)}
+
+
+def counts(pipeline: dlt.Pipeline) -> dict[str, tuple[int, ...]]:
+    """How many executions, steps and cells there are of each execution."""
+    selected = ", ".join(
+        f"(SELECT count(*) FROM {table} t WHERE t.workflow_execution_id = e.workflow_execution_id)"
+        for table in ("executions", "steps", "cells")
+    )
+    rows = query(pipeline, f"SELECT workflow_execution_id, {selected} FROM executions e")
+    return {name: tuple(numbers) for name, *numbers in rows}
+
+
+def test_new_fields_and_other_types_become_new_columns(sandbox: Sandbox, postgres: Postgres) -> None:
+    serve_rows(sandbox, "a", cells_of(zip=2139))
+    serve_rows(sandbox, "b", cells_of(zip="02139", city="Cambridge"))
+    serve_rows(sandbox, "c", cells_of(zip=True, city={"name": "Boston"}))
+    for name in ("a", "b", "c"):
+        postgres.load(sandbox, [name])
+        postgres.forget()
+
+    assert wide(postgres.pipeline, "rows_extract") == [
+        {"workflow_execution_id": "a", "zip": 2139.0},
+        {"workflow_execution_id": "b", "zip__v_text": "02139", "city": "Cambridge"},
+        {"workflow_execution_id": "c", "zip__v_bool": True, "city": '{"name":"Boston"}'},
+    ]
+
+
+def test_text_that_postgres_cannot_hold(sandbox: Sandbox, postgres: Postgres) -> None:
+    answer = completed(WORKFLOW, "ex", [step("S\x00tep", [{"f\x00": cell("a\x00b", 1.0), "g": cell("\ud800!", 1.0)}])])
+    sandbox.serve(WORKFLOW, "ex", {**answer, "metadata": {"external_id": "\x00", "k\udfff": '"\\,\n\t\r'}})
+    postgres.load(sandbox, ["ex"])
+
+    cells = query(postgres.pipeline, "SELECT step_name, field, value FROM cells ORDER BY field")
+    assert cells == [("S�tep", "f�", "a�b"), ("S�tep", "g", "�!")]
+    assert query(postgres.pipeline, "SELECT metadata__external_id, metadata__kx FROM executions") == [
+        ("�", '"\\,\n\t\r')
+    ]
+
+
+def test_texts_that_look_like_something_else_to_copy(sandbox: Sandbox, postgres: Postgres) -> None:
+    texts = [" ", "\\N", "NULL", "\\.", '"', '""', "a,b", "a\nb", "a\r\nb", "\\", "'", "保険", "x" * 100_000]
+    serve_rows(sandbox, "ex", *(cells_of(text=text) for text in texts))
+    postgres.load(sandbox, ["ex"])
+
+    for column, table in [("value", "cells"), ("text", "rows_extract")]:
+        stored = query(postgres.pipeline, f"SELECT {column} FROM {table} ORDER BY row_index")
+        assert [text for (text,) in stored] == texts
+
+
+def test_empty_text_is_null_and_cells_still_tell_which_it_was(sandbox: Sandbox, postgres: Postgres) -> None:
+    serve_rows(sandbox, "ex", cells_of(text=""), cells_of(text=None))
+    postgres.load(sandbox, ["ex"])
+
+    cells = query(postgres.pipeline, "SELECT value, value_type FROM cells ORDER BY row_index")
+    assert cells == [(None, "string"), (None, "null")]  # dlt's COPY is told to FORCE_NULL
+    documented = Document(PROJECT / "docs" / "destinations.md").blocks("sql")[0].code.strip().rstrip(";")
+    told = query(postgres.pipeline, documented.replace("further_data.", f"{postgres.dataset}."))
+    assert sorted(told, key=str) == [("text", ""), ("text", None)]
+
+
+def test_long_names_that_differ_only_at_the_end_stay_apart(sandbox: Sandbox, postgres: Postgres) -> None:
+    long = "x" * 80
+    fields = [long + "a", long + "b", "y" * 63, "y" * 64]
+    for name in ("ex", "ey"):
+        row = {field: cell(field, 0.5) for field in fields}
+        row[long + "a"] = cell(name == "ex" or "text", 0.25)
+        serve_steps(sandbox, name, step(long + "1", [row]), step(long + "2", [row]))
+    postgres.load(sandbox, ["ex"])
+    of_both_runs = []
+    for name in ("ex", "ey"):
+        postgres.load(sandbox, [name])
+        postgres.forget()
+        pipeline = postgres.pipeline
+        names = tables(pipeline) - {"executions", "steps", "cells"}
+        of_both_runs.append({table: set(columns(pipeline, table)) for table in names})
+
+    before, after = of_both_runs
+    assert before.keys() == after.keys()
+    assert len(before) == 2
+    for table, names in after.items():
+        assert max(map(len, [table, *names])) <= 63
+        assert len(before[table]) == 6 + 2 * len(fields)
+        assert len(names - before[table]) == 1  # the variant of what was a boolean before
+        (variant,) = names - before[table]
+        rows = query(pipeline, f'SELECT * FROM "{table}" ORDER BY workflow_execution_id')
+        assert sorted(value for value in rows[0] if isinstance(value, str) and value[0] in "xy") == sorted(fields[1:])
+        assert sorted(value for value in rows[1] if isinstance(value, str) and value[0] in "xy") == sorted(fields[1:])
+        assert query(pipeline, f'SELECT "{variant}" FROM "{table}" ORDER BY 1') == [("text",), (None,)]
+
+
+@pytest.mark.parametrize("text", ["short", "a text of 23 characters", "long " * 1_000])
+def test_as_many_fields_as_a_row_of_postgres_holds(
+    text: str, sandbox: Sandbox, postgres: Postgres, log: list[str]
+) -> None:
+    row = {f"field_{number:03}": cell(text, 0.5) for number in range(241)}
+    answer = completed(WORKFLOW, "ex", [step("Extract", [row])])
+    answer["metadata"] = {f"key_{number:03}": text for number in range(241)}
+    sandbox.serve(WORKFLOW, "ex", answer)
+    postgres.load(sandbox, ["ex"])
+
+    stored = columns(postgres.pipeline, "rows_extract")
+    assert len(stored) == 6 + 2 * 240
+    assert "field_239" in stored
+    assert "field_240" not in stored
+    assert log == ["rows_extract: field 'field_240' stays in cells alone: the table has 240 fields already"]
+    assert query(postgres.pipeline, f"SELECT count(*), count(*) FILTER (WHERE value = '{text}') FROM cells") == [
+        (241, 241)
+    ]
+    executions = records(postgres.pipeline, "executions")[0]
+    kept = {**executions, **{f"metadata__{k}": v for k, v in json.loads(executions["answer__other"]).items()}}
+    assert sum(value == text for value in kept.values()) == 241
+
+
+@pytest.mark.parametrize(
+    ("held_up_at", "forgets"),
+    [
+        pytest.param("further_data_staging.cells", False, id="before-merging"),
+        pytest.param("further_data.cells", False, id="while-merging"),
+        pytest.param("further_data._dlt_loads", True, id="merged-but-not-finished-and-the-working-directory-lost"),
+    ],
+)
+def test_a_load_that_is_killed_is_made_up_for_by_the_next(
+    held_up_at: str, forgets: bool, sandbox: Sandbox, postgres: Postgres, tmp_path: Path
+) -> None:
+    held_up_at = held_up_at.replace("further_data", postgres.dataset)
+    executions = [f"ex-{number}" for number in range(20)]
+    for name in executions:
+        serve_rows(sandbox, name, *(cells_of(name=name, number=number) for number in range(10)))
+    postgres.load(sandbox, executions[:10])
+    sandbox.serve(WORKFLOW, "ex-3", running(WORKFLOW, "ex-3"))  # would show if it were asked again
+    command = [sys.executable, str(LOAD), "--destination", "postgres", "--dataset", postgres.dataset, "--quiet"]
+    command += [f"{WORKFLOW}/{name}" for name in executions]
+    environment = {
+        **os.environ,
+        "DESTINATION__POSTGRES__CREDENTIALS": postgres.url,
+        "DLT_DATA_DIR": str(tmp_path / "killed"),
+        "SOURCES__FURTHER_SOURCE__BASE_URL": sandbox.base_url,
+        "SOURCES__FURTHER_SOURCE__ACCESS_TOKEN": sandbox.issue_token(),
+        "SOURCES__FURTHER_SOURCE__MAX_REQUESTS_PER_SECOND": "1000",
+        "SOURCES__FURTHER_SOURCE__MAX_WAIT": "0",
+    }
+    lock = psycopg2.connect(postgres.url)
+    with lock.cursor() as cursor:
+        cursor.execute(f"LOCK TABLE {held_up_at} IN SHARE MODE")  # can be read, not written
+        load = subprocess.Popen(command, env=environment, cwd=tmp_path)
+        try:
+            wait_until_blocked(postgres.url, load)
+        finally:
+            load.send_signal(signal.SIGKILL)
+            load.wait()
+    lock.rollback()
+    lock.close()
+    if forgets:
+        shutil.rmtree(tmp_path / "killed")
+
+    again = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert asked(sandbox)["ex-3"] == 1
+    expected = sorted((name, number, field) for name in executions for number in range(10) for field in _FIELDS)
+    pipeline = postgres.pipeline
+    assert sorted(query(pipeline, "SELECT workflow_execution_id, row_index, field FROM cells")) == expected
+    wide_rows = sorted(query(pipeline, "SELECT workflow_execution_id, name, number FROM rows_extract"))
+    assert wide_rows == sorted((name, name, float(number)) for name in executions for number in range(10))
+    assert counts(pipeline) == dict.fromkeys(executions, (1, 1, 20))
+
+
+_FIELDS = ("name", "number")
+
+
+def wait_until_blocked(url: str, load: subprocess.Popen[bytes]) -> None:
+    watch = psycopg2.connect(url)
+    watch.autocommit = True
+    give_up = time.monotonic() + SECONDS
+    try:
+        with watch.cursor() as cursor:
+            while True:
+                cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                if cursor.fetchone() != (0,):
+                    return
+                assert load.poll() is None, "the load ended without meeting the lock"
+                assert time.monotonic() < give_up, "the load never met the lock"
+                time.sleep(0.05)
+    finally:
+        watch.close()

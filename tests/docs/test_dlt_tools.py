@@ -1,0 +1,83 @@
+"""dlt's own command line, as docs/dlt-tools.md shows it, on a demo that was really loaded."""
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import HANG, Command, loaded
+from tests.support.documents import PROJECT, Document
+
+TOOLS = Document(PROJECT / "docs" / "dlt-tools.md")
+UV = r"uv run (?:--with 'dlt\[hub\]' )?dlt "
+COMMANDS = [re.sub(UV, "", block.code.strip()) for block in TOOLS.blocks("sh")]
+
+
+def shown() -> dict[str, str]:
+    """The output by command."""
+    blocks = sorted(TOOLS.blocks("sh") + TOOLS.blocks("output"), key=lambda block: block.line)
+    following = pairwise(blocks)
+    return {re.sub(UV, "", one.code.strip()): two.code for one, two in following if two.language == "output"}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    command = Command(tmp_path_factory.mktemp("demo"))
+    command.settings = {}
+    loaded(command.run("--demo", "--quiet"))
+    return command
+
+
+def run(demo: Command, arguments: str) -> "subprocess.CompletedProcess[str]":
+    dlt = Path(sys.executable).with_name("dlt.exe" if os.name == "nt" else "dlt")
+    return subprocess.run(
+        [dlt, *shlex.split(arguments)],
+        cwd=demo.directory,
+        env={**demo.env(), "RUNTIME__DLTHUB_TELEMETRY": "false", "PYTHONIOENCODING": "utf-8"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=HANG,
+    )
+
+
+def test_the_page_shows_what_this_tests() -> None:
+    verbs = {command.split()[-1] for command in COMMANDS}
+    assert verbs == {
+        "--list-pipelines", "info", "trace", "load-package", "failed-jobs", "abort-packages", "schema", "show"
+    }  # fmt: skip
+    assert {command.split()[-1] for command in shown()} == verbs - {"--list-pipelines"}
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: arguments.split()[-1])
+def test_a_command_says_what_is_shown(demo: Command, arguments: str) -> None:
+    if arguments.endswith(" show") and importlib.util.find_spec("marimo"):
+        pytest.skip("the dashboard is installed, and would open a browser")
+
+    done = run(demo, arguments)
+
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    for line in shown().get(arguments, "further_demo").splitlines():
+        assert line.strip() in said, line
+
+
+def test_a_trace_masks_what_is_secret(demo: Command) -> None:
+    demo.settings = {
+        "client_id": "an-id-to-hide",
+        "client_secret": "a-secret-to-hide",
+        "base_url": "http://127.0.0.1:9",
+    }
+    loaded(demo.run("--executions", "-", "--quiet", stdin=""))
+
+    done = run(demo, "-v pipeline further trace")
+
+    assert done.returncode == 0, done.stderr
+    assert "client_secret" in done.stdout
+    assert "to-hide" not in done.stdout + done.stderr
