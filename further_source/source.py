@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Optional
 
 import dlt
+from dlt.common.configuration import with_config
 from dlt.common.typing import TSecretStrValue
 from dlt.extract import DltResource
 
@@ -21,7 +22,7 @@ __all__ = ["further_source"]
 
 @dlt.source(name=SOURCE_NAME, section=SOURCE_NAME)
 def further_source(
-    executions: Any = None,
+    executions: object = None,  # of Any dlt would ask for its truth, and a series has none
     executions_file: Optional[str] = None,  # noqa: UP045  dlt reads these hints
     base_url: str = PRODUCTION_URL,
     access_token: Optional[TSecretStrValue] = None,  # noqa: UP045
@@ -92,11 +93,19 @@ def further_source(
     )
     make_client().close()  # finds what cannot work before anything is asked
     listed = manifest.merge_executions(
-        manifest.read_executions(() if executions is None else configuration.parse_list("executions", executions)),
+        manifest.read_executions(
+            configuration.parse_list("executions", _configured_executions() if executions is None else executions)
+        ),
         manifest.read_executions_file(executions_file) if executions_file else (),
     )
     plan = Plan(listed, make_client, settings, reload=reload, commit_interval=commit_interval)
     return _resources(plan, row_tables=row_tables)
+
+
+@with_config(sections=("sources", SOURCE_NAME))
+def _configured_executions(executions: Optional[Any] = None) -> Any:  # noqa: UP045
+    """What dlt finds configured under the key `executions`."""
+    return () if executions is None else executions
 
 
 def _resources(plan: Plan, *, row_tables: bool) -> list[DltResource]:
