@@ -17,6 +17,9 @@ if TYPE_CHECKING:
         LoadError,
         ManifestError,
     )
+    from further_source.lock import only_load
+    from further_source.manifest import shard
+    from further_source.pipeline import further_pipeline, set_defaults
     from further_source.run import Report, run_in_slices
     from further_source.source import further_source
 
@@ -28,17 +31,25 @@ __all__ = [
     "LoadError",
     "ManifestError",
     "Report",
+    "further_pipeline",
     "further_source",
     "load_pending",
+    "only_load",
     "run_in_slices",
+    "set_defaults",
+    "shard",
 ]
 
 _MODULES = {
     **dict.fromkeys(__all__, "exceptions"),
     "Report": "run",
+    "further_pipeline": "pipeline",
     "further_source": "source",
     "load_pending": "destination.pending",
+    "only_load": "lock",
     "run_in_slices": "run",
+    "set_defaults": "pipeline",
+    "shard": "manifest",
 }
 
 

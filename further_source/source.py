@@ -17,7 +17,7 @@ from further_source.settings import PRODUCTION_URL, SOURCE_NAME
 if TYPE_CHECKING:
     from further_source.records import Page
 
-__all__ = ["further_source"]
+__all__ = ["configured_client", "further_source"]
 
 
 @dlt.source(name=SOURCE_NAME, section=SOURCE_NAME)
@@ -100,6 +100,19 @@ def further_source(
     )
     plan = Plan(listed, make_client, settings, reload=reload, commit_interval=commit_interval)
     return _resources(plan, row_tables=row_tables)
+
+
+@with_config(sections=("sources", SOURCE_NAME))
+def configured_client(
+    base_url: str = PRODUCTION_URL,
+    access_token: Optional[TSecretStrValue] = None,  # noqa: UP045
+    client_id: Optional[TSecretStrValue] = None,  # noqa: UP045
+    client_secret: Optional[TSecretStrValue] = None,  # noqa: UP045
+    request_timeout: float = 60,
+) -> Client:
+    """A client of the API as it is configured, for one request at a time."""
+    credentials = configuration.check_credentials(access_token, client_id, client_secret)
+    return Client(base_url, credentials, request_timeout=request_timeout, max_workers=1)
 
 
 @with_config(sections=("sources", SOURCE_NAME))
