@@ -167,7 +167,11 @@ def _with_staging_of_its_own(destination: Any, part: str) -> Any:
     layout = "staging_dataset_name_layout"
     name = destination if isinstance(destination, str) else destination.destination_name
     configured: Any = dlt.config.get(f"destination.{name}.{layout}") or dlt.config.get(f"destination.{layout}")
-    made: Any = Destination.from_reference(destination, **{layout: f"{configured or '%s_staging'}_{part}"})
+    own = {layout: f"{configured or '%s_staging'}_{part}"}
+    if isinstance(destination, Destination):
+        made: Any = type(destination)(**{**destination.config_params, **own})
+    else:
+        made = Destination.from_reference(destination, **own)
     if made.destination_type.endswith("duckdb"):
         raise ConfigurationError("--shard: only one process can write to a DuckDB file; choose another --destination")
     return made
