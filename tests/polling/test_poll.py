@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from further_source.executions import ExecutionId
+from further_source.polling.backoff import next_interval
 from further_source.polling.outcomes import (
     Answered,
     Failure,
@@ -15,7 +16,6 @@ from further_source.polling.outcomes import (
     Token,
     Unauthorized,
 )
-from further_source.polling.poll import next_interval
 from further_source.settings import POLLING_PRESETS, PollingSettings
 from tests.support.virtual import (
     COMPLETED,

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from further_source.executions import ExecutionId
+from further_source.polling.backoff import next_interval
 from further_source.polling.outcomes import (
     Answered,
     Failure,
@@ -20,7 +21,6 @@ from further_source.polling.outcomes import (
     Token,
     Unauthorized,
 )
-from further_source.polling.poll import next_interval
 from further_source.settings import MAX_FAILURES_IN_A_ROW, MAX_RETRY_AFTER, PollingSettings
 from tests.support.virtual import (
     START,
