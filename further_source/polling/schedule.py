@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from further_source.exceptions import CredentialsError
 from further_source.executions import ExecutionId
 from further_source.polling.backoff import next_interval
 from further_source.polling.outcomes import (
@@ -65,7 +64,6 @@ class _Watch:
     first_answer_at: float | None = None
     answer: Answered | None = None
     failures: int = 0
-    unauthorized: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,8 +171,8 @@ class Schedule:
         """Takes the outcome of a request that arrived at `now`; returns the execution's end, if this was it.
 
         Raises:
-            CredentialsError: 401 again after one renewal, 401 for a token that cannot be renewed, or a token
-                endpoint that refuses the credentials.
+            CredentialsError: 401 for a token that was obtained after a 401 and never accepted, 401 for a token that
+                cannot be renewed, or a token endpoint that refuses the credentials.
         """
         self._in_flight -= 1
         if isinstance(outcome, Throttled):
@@ -184,13 +182,17 @@ class Schedule:
         if request.watch is None:
             self._tokens.record(outcome, now)
             return None
-        return self._record_execution(request.watch, request.token, outcome, now)
+        return self._record_execution(request, request.watch, outcome, now)
 
     def _record_execution(
-        self, watch: _Watch, token: Token | None, outcome: Outcome | TokenOutcome, now: float
+        self, request: Request, watch: _Watch, outcome: Outcome | TokenOutcome, now: float
     ) -> Ended | None:
+        if isinstance(outcome, Answered | Refused):
+            self._tokens.accepted(request.sent_at, now)
         if isinstance(outcome, Unauthorized):
-            return self._unauthorized(watch, token, outcome, now)
+            self._tokens.refused(request.token, outcome, request.sent_at)
+            self._push(watch, -math.inf)  # first of all, so that one request tells whether the next token is any good
+            return None
         if isinstance(outcome, Refused):
             return self._end(watch, outcome.poll_outcome, outcome.error)
         if isinstance(outcome, Answered):
@@ -205,7 +207,6 @@ class Schedule:
 
     def _answered(self, watch: _Watch, answer: Answered, now: float) -> Ended | None:
         watch.failures = 0
-        watch.unauthorized = False
         watch.answer = answer
         if watch.first_answer_at is None:
             watch.first_answer_at = now
@@ -216,14 +217,6 @@ class Schedule:
             self._known_statuses.add(status)
             self._on_unknown_status(watch.execution, answer.status)
         return self._ask_again(watch, now)
-
-    def _unauthorized(self, watch: _Watch, token: Token | None, outcome: Unauthorized, now: float) -> Ended | None:
-        if watch.unauthorized:
-            raise CredentialsError(outcome.error)
-        watch.unauthorized = True
-        self._tokens.refused(token, outcome)
-        self._push(watch, now)
-        return None
 
     def _ask_again(self, watch: _Watch, now: float, *, lengthen: bool = True) -> Ended | None:
         deadline = math.inf

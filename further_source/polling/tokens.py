@@ -11,6 +11,9 @@ __all__ = ["Tokens"]
 class Tokens:
     """The token of a run. Times are seconds on the run's clock.
 
+    A 401 is held against the token that was sent: another one is asked for. Only if that one is refused too, before
+    any request was accepted with it, are the credentials no good.
+
     Args:
         token: The token to begin with, or None where one must be asked for.
         renewable: Whether a token can be asked for at all.
@@ -28,6 +31,9 @@ class Tokens:
         self._requested = False
         self._failures = 0
         self._backoff = Backoff(settings)
+        self._refused = False  # a 401 came, and no token since
+        self._renewed_at: float | None = None  # when the first token after the last such 401 came
+        self._accepted_at: float | None = None  # when a request sent since then first turned out to be accepted
         self.ask_at = now
         self.given_up: str | None = None
 
@@ -67,6 +73,8 @@ class Tokens:
             self._used = False
             self._failures = 0
             self._backoff.restart()
+            if self._refused:
+                self._refused, self._renewed_at, self._accepted_at = False, now, None
         elif isinstance(outcome, Unauthorized):
             raise CredentialsError(outcome.error)
         elif isinstance(outcome, Failure):
@@ -77,13 +85,24 @@ class Tokens:
         else:
             self.ask_at = now + self._backoff.interval  # 429 may say that no pause is needed
 
-    def refused(self, token: Token | None, outcome: Unauthorized) -> None:
+    def accepted(self, sent_at: float, now: float) -> None:
+        """Takes an answer that came now and shows that the token was accepted."""
+        if self._renewed_at is not None and self._renewed_at <= sent_at and self._accepted_at is None:
+            self._accepted_at = now
+
+    def refused(self, token: Token | None, outcome: Unauthorized, sent_at: float) -> None:
         """Takes a 401 for a request that was sent with `token`.
 
         Raises:
-            CredentialsError: The token cannot be renewed.
+            CredentialsError: The token cannot be renewed, or was obtained after a 401 and has not been accepted once.
         """
-        if not self._renewable:
+        renewed = self._renewed_at is not None and self._renewed_at <= sent_at
+        # What counts is what was known when the request was sent: a slow 401 may come after others' answers, and
+        # an execution that gets nothing but 401 would have a token renewed again and again.
+        accepted = self._accepted_at is not None and self._accepted_at <= sent_at
+        if not self._renewable or (renewed and not accepted):
             raise CredentialsError(outcome.error)
+        if renewed or self._renewed_at is None:
+            self._refused = True
         if self._token is token:
             self._token = None

@@ -1,5 +1,6 @@
 """Polling by example, in virtual time: nothing here sleeps."""
 
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -749,6 +750,90 @@ def test_a_401_for_a_token_that_cannot_be_renewed_stops_the_run_at_once() -> Non
     assert str(run.error) == "401: invalid token"
     assert [ended.execution for ended in run.ends] == [A]
     assert len(run.sent) == 2
+
+
+def test_two_rotations_of_the_token_with_a_fault_between_do_not_stop_the_run() -> None:
+    run = poll(
+        {A: [RUNNING, fault(), COMPLETED], B: [RUNNING]},
+        settings(backoff_factor=1, max_wait=30),
+        tokens=[grant()],
+        revoked_at=[4.0, 9.0],
+    )
+
+    # A: an answer, 401 and a fault with the second token, 401 for it, and an answer with the third.
+    assert [type(sent.outcome) for sent in run.of(A)] == [Answered, Unauthorized, Failure, Unauthorized, Answered]
+    assert (run.error, run.outcome(A), run.outcome(B)) == (None, "completed", "running")
+    assert len(run.token_times) == 3
+
+
+def test_rotations_of_the_token_do_not_stop_a_run_however_many_faults_come_between() -> None:
+    replies = [RUNNING, fault(latency=0.5), throttle(1, latency=0.2), answer("running", 3)]
+    for seed in range(40):
+        chance = random.Random(seed)  # noqa: S311
+        run = poll(
+            {execution: [*chance.choices(replies, k=20), COMPLETED] for execution in listed(10)},
+            settings(max_wait=10_000),
+            tokens=[grant(latency=1)],
+            revoked_at=[chance.uniform(start, start + 40) for start in range(0, 240, 60)],
+        )
+
+        assert run.error is None, seed
+        assert len(run.ends) == 10
+
+
+def test_what_was_refused_is_asked_first_once_there_is_another_token() -> None:
+    executions = listed(20)
+    run = poll(
+        {execution: [COMPLETED] for execution in executions} | {executions[5]: [unauthorized(), COMPLETED]},
+        settings(max_requests_per_second=1),
+        tokens=[grant(latency=10)],
+    )
+
+    order = [sent.execution for sent in run.sent]
+    renewal = order.index(None, 1)
+    assert order[renewal - 1] == order[renewal + 1] == executions[5]
+    assert order[renewal + 2 :] == executions[6:]
+
+
+@pytest.mark.parametrize("latency", [0, 0.3, 30])
+@pytest.mark.parametrize("token_latency", [0, 10])
+def test_401_for_ever_costs_two_tokens_and_ends_at_once(latency: float, token_latency: float) -> None:
+    executions = listed(100)
+    run = poll(
+        {execution: [unauthorized(latency)] for execution in executions},
+        settings(max_requests_per_second=10),
+        tokens=[grant(latency=token_latency)],
+    )
+
+    assert str(run.error) == "401: invalid token"
+    assert len(run.token_times) == 2
+    assert run.clock.since_start < 2 * (latency + token_latency) + 1
+
+
+@pytest.mark.parametrize("latency", [0, 0.3, 30])
+def test_401_for_ever_to_one_execution_ends_as_soon_though_others_are_answered(latency: float) -> None:
+    executions = listed(100)
+    run = poll(
+        {execution: [RUNNING] for execution in executions} | {executions[50]: [unauthorized(latency)]},
+        settings(max_requests_per_second=10),
+        tokens=[grant(latency=1)],
+    )
+
+    assert str(run.error) == "401: invalid token"
+    assert len(run.token_times) == 2
+    assert len(run.times(executions[50])) == 2
+
+
+def test_401_for_ever_ends_also_where_every_token_is_replaced_before_its_401_comes() -> None:
+    executions = listed(10)
+    run = poll(
+        {execution: [unauthorized(3)] for execution in executions},
+        settings(max_requests_per_second=10),
+        tokens=[grant(0.5)],
+    )
+
+    assert run.error is not None
+    assert run.clock.since_start < 10
 
 
 # Stopping, workers, whoever takes the ends

@@ -115,18 +115,68 @@ def test_refused_credentials_stop_the_run() -> None:
 
 def test_a_401_for_a_token_that_cannot_be_renewed_stops_the_run() -> None:
     with pytest.raises(CredentialsError, match=r"^401: invalid token$"):
-        tokens(ENDLESS, renewable=False).refused(ENDLESS, REFUSED)
+        tokens(ENDLESS, renewable=False).refused(ENDLESS, REFUSED, BEGIN)
 
 
 def test_a_token_that_was_refused_is_not_used_again() -> None:
     held = obtained(ENDLESS)
-    held.refused(ENDLESS, REFUSED)
+    held.refused(ENDLESS, REFUSED, BEGIN)
 
     assert (held.is_usable(BEGIN), held.is_due(BEGIN)) == (False, True)
 
 
 def test_a_401_for_the_token_before_leaves_the_one_after_alone() -> None:
     held = obtained(ENDLESS)
-    held.refused(SHORT, REFUSED)
+    held.refused(SHORT, REFUSED, BEGIN)
 
     assert (held.is_usable(BEGIN), held.is_due(BEGIN)) == (True, False)
+
+
+def renewed(at: float) -> Tokens:
+    """As they are once the first token was refused and a second one, `ENDLESS`, has come."""
+    made = obtained(SHORT)
+    made.refused(SHORT, REFUSED, BEGIN)
+    made.record(ENDLESS, at)
+    return made
+
+
+def test_a_second_token_that_is_refused_before_it_was_accepted_stops_the_run() -> None:
+    second = renewed(BEGIN + 10)
+
+    with pytest.raises(CredentialsError, match=r"^401: invalid token$"):
+        second.refused(ENDLESS, REFUSED, BEGIN + 10)
+
+
+def test_a_second_token_that_was_accepted_may_be_refused_later() -> None:
+    second = renewed(BEGIN + 10)
+    second.accepted(BEGIN + 10, BEGIN + 11)
+    second.refused(ENDLESS, REFUSED, BEGIN + 12)
+    assert second.is_due(BEGIN + 13)
+
+    second.record(SHORT, BEGIN + 13)
+    with pytest.raises(CredentialsError):
+        second.refused(SHORT, REFUSED, BEGIN + 13)
+
+
+def test_an_answer_that_comes_while_a_401_is_under_way_does_not_vouch_for_the_token() -> None:
+    second = renewed(BEGIN + 10)
+    second.accepted(BEGIN + 11, BEGIN + 12)
+
+    with pytest.raises(CredentialsError):
+        second.refused(ENDLESS, REFUSED, BEGIN + 10)
+
+
+def test_an_answer_to_a_request_that_was_sent_with_the_first_token_does_not_vouch_for_the_second() -> None:
+    second = renewed(BEGIN + 10)
+    second.accepted(BEGIN + 9, BEGIN + 11)
+
+    with pytest.raises(CredentialsError):
+        second.refused(ENDLESS, REFUSED, BEGIN + 12)
+
+
+def test_late_401_for_the_first_token_cost_nothing_more() -> None:
+    second = renewed(BEGIN + 10)
+    for sent_at in range(5):
+        second.refused(SHORT, REFUSED, BEGIN + sent_at)
+
+    assert (second.is_usable(BEGIN + 20), second.is_due(BEGIN + 20)) == (True, False)
