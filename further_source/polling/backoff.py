@@ -1,8 +1,13 @@
-"""Waits that grow."""
+"""Waits that grow, and differ a little from one run to the next."""
 
-from further_source.settings import PollingSettings
+from collections.abc import Callable
 
-__all__ = ["Backoff", "next_interval"]
+from further_source.settings import MAX_JITTER, PollingSettings
+
+__all__ = ["Backoff", "Chance", "jittered", "next_interval"]
+
+Chance = Callable[[], float]
+"""A number from 0 to 1, another one at each call."""
 
 
 def next_interval(interval: float, settings: PollingSettings) -> float:
@@ -10,23 +15,29 @@ def next_interval(interval: float, settings: PollingSettings) -> float:
     return min(interval * settings.backoff_factor, settings.max_interval)
 
 
-class Backoff:
-    """The waits after one failure, two in a row, three: as long as those of polling."""
+def jittered(interval: float, chance: Chance) -> float:
+    """A wait of `interval` seconds or a little less, so that runs which failed together do not go on together."""
+    return interval * (1 - MAX_JITTER * chance())
 
-    def __init__(self, settings: PollingSettings) -> None:
+
+class Backoff:
+    """The waits after one failure, two in a row, three: as long as those of polling, or a little less."""
+
+    def __init__(self, settings: PollingSettings, chance: Chance) -> None:
         self._settings = settings
+        self._chance = chance
         self._interval = settings.initial_interval
 
     @property
     def interval(self) -> float:
-        """Seconds of the wait that `lengthen` would return, which stays the same."""
+        """Seconds of the next wait, without jitter."""
         return self._interval
 
     def lengthen(self) -> float:
         """Seconds to wait this time; the next wait is longer."""
-        interval = self._interval
-        self._interval = next_interval(interval, self._settings)
-        return interval
+        wait = jittered(self._interval, self._chance)
+        self._interval = next_interval(self._interval, self._settings)
+        return wait
 
     def restart(self) -> None:
         self._interval = self._settings.initial_interval

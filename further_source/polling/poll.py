@@ -3,11 +3,13 @@
 `poll_executions` runs a `Schedule` against workers, and its `wait` is the only place where a run waits.
 """
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Protocol
 
 from further_source.executions import ExecutionId
+from further_source.polling.backoff import Chance
 from further_source.polling.outcomes import Answered, Outcome, Refused, Token, TokenOutcome
 from further_source.polling.schedule import Ended, Request, Schedule
 from further_source.settings import PollingSettings
@@ -49,6 +51,7 @@ def poll_executions(
     clock: Callable[[], float],
     stopped: Callable[[], bool] = lambda: False,
     now_utc: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    chance: Chance = random.random,
     on_unknown_status: Callable[[ExecutionId, str], None] = lambda execution, status: None,
 ) -> Iterator[Ended]:
     """Asks all listed executions until each has ended, or `stopped()`; yields each end as it comes.
@@ -65,6 +68,7 @@ def poll_executions(
         wall=now_utc(),
         token=api.token,
         renewable=api.renewable,
+        chance=chance,
         on_unknown_status=on_unknown_status,
     )
     while not schedule.finished and not stopped():

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from further_source.executions import ExecutionId
-from further_source.polling.backoff import next_interval
+from further_source.polling.backoff import Chance, jittered, next_interval
 from further_source.polling.outcomes import (
     Answered,
     Failure,
@@ -83,6 +83,7 @@ class Schedule:
         now: Seconds on a monotonic clock; `wall` is the same moment as a time of day.
         token: The token to begin with, or None where one must be asked for.
         renewable: Whether a token can be asked for at all.
+        chance: Makes waits after a failure differ, see `Chance`.
         on_unknown_status: Told once about each status that is neither `running` nor terminal.
     """
 
@@ -95,16 +96,18 @@ class Schedule:
         wall: datetime,
         token: Token | None,
         renewable: bool,
+        chance: Chance,
         on_unknown_status: Callable[[ExecutionId, str], None] = lambda execution, status: None,
     ) -> None:
         self._executions = executions
         self._settings = settings
         self._start = now
         self._wall = wall
+        self._chance = chance
         self._on_unknown_status = on_unknown_status
         self._known_statuses = {"running", *settings.terminal_statuses}
-        self._tokens = Tokens(token, settings, renewable=renewable, now=now)
-        self._throttle = Throttle(settings, now)
+        self._tokens = Tokens(token, settings, renewable=renewable, now=now, chance=chance)
+        self._throttle = Throttle(settings, now, chance)
         self._in_flight = 0
         self._next_first = 0
         self._waiting: list[tuple[float, int, _Watch]] = []
@@ -201,9 +204,9 @@ class Schedule:
             watch.failures += 1
             if watch.failures >= MAX_FAILURES_IN_A_ROW:
                 return self._end(watch, "unreachable", outcome.error)
-            return self._ask_again(watch, now)
+            return self._ask_again(watch, now, jittered(watch.interval, self._chance))
         # 429 speaks of all of us: it neither counts as a failure nor lengthens the execution's own interval.
-        return self._ask_again(watch, now, lengthen=False)
+        return self._ask_again(watch, now, watch.interval, lengthen=False)
 
     def _answered(self, watch: _Watch, answer: Answered, now: float) -> Ended | None:
         watch.failures = 0
@@ -216,15 +219,15 @@ class Schedule:
         if status not in self._known_statuses:
             self._known_statuses.add(status)
             self._on_unknown_status(watch.execution, answer.status)
-        return self._ask_again(watch, now)
+        return self._ask_again(watch, now, watch.interval)
 
-    def _ask_again(self, watch: _Watch, now: float, *, lengthen: bool = True) -> Ended | None:
+    def _ask_again(self, watch: _Watch, now: float, wait: float, *, lengthen: bool = True) -> Ended | None:
         deadline = math.inf
         if watch.first_answer_at is not None:
             deadline = watch.first_answer_at + self._settings.max_wait
         if now >= deadline:
             return self._end(watch, "running", None)
-        due = max(now + watch.interval, self._throttle.paused_until)
+        due = max(now + wait, self._throttle.paused_until)
         if lengthen:
             watch.interval = next_interval(watch.interval, self._settings)
         self._push(watch, min(due, deadline))  # the last wait is cut; what was asked after it ends it

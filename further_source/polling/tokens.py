@@ -1,7 +1,7 @@
 """Which token requests are sent with, and when to ask for another."""
 
 from further_source.exceptions import CredentialsError
-from further_source.polling.backoff import Backoff
+from further_source.polling.backoff import Backoff, Chance
 from further_source.polling.outcomes import Failure, Outcome, Token, TokenOutcome, Unauthorized
 from further_source.settings import MAX_FAILURES_IN_A_ROW, PollingSettings
 
@@ -24,13 +24,15 @@ class Tokens:
         given_up: The error after which it made no sense to go on, None before that.
     """
 
-    def __init__(self, token: Token | None, settings: PollingSettings, *, renewable: bool, now: float) -> None:
+    def __init__(
+        self, token: Token | None, settings: PollingSettings, *, renewable: bool, now: float, chance: Chance
+    ) -> None:
         self._token = token
         self._renewable = renewable
         self._used = False
         self._requested = False
         self._failures = 0
-        self._backoff = Backoff(settings)
+        self._backoff = Backoff(settings, chance)
         self._refused = False  # a 401 came, and no token since
         self._renewed_at: float | None = None  # when the first token after the last such 401 came
         self._accepted_at: float | None = None  # when a request sent since then first turned out to be accepted

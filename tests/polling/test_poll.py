@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -373,7 +374,12 @@ def test_a_429_holds_first_polls_and_tokens_too() -> None:
 
 
 def test_a_429_neither_counts_against_an_execution_nor_lengthens_its_interval() -> None:
-    run = poll({A: [*[throttle(1)] * 30, *[fault()] * 9, RUNNING, COMPLETED]}, SETTINGS)
+    # One of the others is answered between any two 429, so that they are not in a row.
+    others = {
+        execution: [answer("completed", 2.5 + 5 * number)] for number, execution in enumerate(listed(30, "others"))
+    }
+    script = [*[throttle(1)] * 30, *[fault()] * 9, RUNNING, COMPLETED]
+    run = poll({A: script} | others, settings(max_workers=64))
 
     assert run.times(A)[:31] == sums([5] * 30)
     assert run.outcome(A) == "completed"
@@ -440,6 +446,70 @@ def test_a_late_429_extends_the_pause_and_never_shortens_it() -> None:
     assert [run.times(execution)[1] for execution in (A, B, C)] == close([33, 33, 33])
 
 
+def test_a_retry_after_of_zero_for_ever_is_not_obeyed_at_full_rate() -> None:
+    executions = listed(1000)
+    run = poll({execution: [throttle(0, latency=0.1)] for execution in executions}, PollingSettings())
+
+    told_nothing = poll({execution: [throttle(latency=0.1)] for execution in executions}, PollingSettings())
+    assert len(run.sent) <= len(told_nothing.sent) + 6
+    assert run.sent[-1].at >= 600
+
+
+def test_a_retry_after_that_is_longer_than_the_backoff_is_obeyed_however_many_come() -> None:
+    run = poll({A: [*[throttle(100)] * 8, COMPLETED]}, SETTINGS)
+
+    assert run.times(A) == sums([100] * 8)
+
+
+def test_a_few_short_retry_afters_are_obeyed_again_after_an_answer() -> None:
+    few = [throttle(1)] * 3
+    run = poll({A: [*few, RUNNING, *few, RUNNING, *few, COMPLETED]}, settings(backoff_factor=1))
+
+    assert run.times(A) == sums([5] * 11)
+
+
+# Jitter
+
+
+def test_runs_that_are_paused_together_do_not_go_on_together() -> None:
+    shares = [0.0, 0.25, 0.5, 1.0]
+    runs = [poll({A: [throttle(20), COMPLETED]}, SETTINGS, chance=partial(float, share)) for share in shares]
+
+    assert [run.times(A)[1] for run in runs] == [20, 21, 22, 24]
+
+
+def test_no_jitter_makes_a_pause_longer_than_the_cap() -> None:
+    for retry_after in (299, 300, 86_400):
+        assert poll({A: [throttle(retry_after), COMPLETED]}, SETTINGS, chance=lambda: 1.0).times(A) == [0, 300]
+
+
+def test_jitter_makes_the_waits_after_failures_a_little_shorter_and_none_longer() -> None:
+    waits = [5, 7.5, 11.25, 16.875, 25.3125, 30, 30, 30, 30]
+    for script, tokens in (([fault()], None), ([COMPLETED], [fault()])):
+        run = poll({A: script}, SETTINGS, tokens=tokens, chance=lambda: 1.0)
+        assert [sent.at for sent in run.sent] == close(sums(wait * 0.8 for wait in waits))
+
+    run = poll({A: [throttle()]}, settings(max_wait=0), chance=lambda: 1.0)
+    # Each is asked when its own interval is over and the pause too, which alone has jitter.
+    assert run.times(A) == close(sums([5, 6, 9, 13.5, 20.25, 24, 24, 24, 24]))
+
+
+def test_waits_after_answers_have_no_jitter() -> None:
+    run = poll({A: [*[RUNNING] * 5, COMPLETED]}, SETTINGS, chance=lambda: 1.0)
+
+    assert run.times(A) == sums([5, 7.5, 11.25, 16.875, 25.3125])
+
+
+def test_with_jitter_max_wait_still_cuts_the_last_wait() -> None:
+    run = poll({A: [RUNNING, fault(), fault(), RUNNING]}, settings(max_wait=20), chance=lambda: 0.5)
+
+    assert run.times(A) == close([0, 5, 11.75, 20])
+    assert run.outcome(A) == "running"
+
+
+# 429 for ever
+
+
 def test_429_for_ever_ends_as_unreachable_for_what_never_answered_and_running_for_what_did() -> None:
     quiet = settings(max_wait=100, max_workers=1)
     run = poll({A: [RUNNING, throttle()], B: [throttle()]}, quiet)
@@ -451,7 +521,7 @@ def test_429_for_ever_ends_as_unreachable_for_what_never_answered_and_running_fo
 
 def test_what_answered_and_waits_when_429_end_the_run_is_running() -> None:
     # It is B's 429, at 150 s, that is one too many, and A waits for its last request.
-    run = poll({A: [answer("running", 50), throttle(10)], B: [throttle(10)]}, settings(max_wait=100))
+    run = poll({A: [answer("running", 50), throttle(10)], B: [throttle(10)]}, settings(max_wait=100, max_interval=10))
 
     assert run.times(A)[-1] < 150
     assert (run.outcome(A), run.end(A).poll_error) == ("running", None)
@@ -506,7 +576,7 @@ def test_429_for_ever_ends_also_where_each_comes_later_than_the_next_request() -
     # Each is still under way when the pause of the one before it is over, so none is sent "after the pause".
     executions = listed(20)
     scripts = {execution: [throttle(0, latency=3)] for execution in executions}
-    run = poll(scripts, settings(max_wait=60, max_requests_per_second=1))
+    run = poll(scripts, settings(max_wait=60, max_requests_per_second=1, initial_interval=1, max_interval=2))
 
     assert {ended.poll_outcome for ended in run.ends} == {"unreachable"}
     assert max(run.end_times) < 120
@@ -657,7 +727,8 @@ def test_429_for_ever_for_a_token_ends_everything() -> None:
     run = poll({A: [COMPLETED], B: [COMPLETED]}, settings(max_wait=60), tokens=[throttle(0)])
 
     assert [run.outcome(A), run.outcome(B)] == ["unreachable", "unreachable"]
-    assert run.token_times == sums([5] * 12)
+    # Three are obeyed, so that the token's own interval of 5 s counts; from the fourth on there is a pause.
+    assert run.token_times == sums([5, 5, 5, 16.875, 25.3125, 30, 30, 30, 30])
 
 
 def test_refused_credentials_stop_the_run() -> None:

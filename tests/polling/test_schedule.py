@@ -19,7 +19,13 @@ COMPLETED = Answered("completed", {"status": "completed"}, size=9)
 
 def schedule(count: int, **changes: Any) -> Schedule:
     return Schedule(
-        listed(count), replace(SETTINGS, **changes), now=BEGIN, wall=START_UTC, token=STATIC, renewable=False
+        listed(count),
+        replace(SETTINGS, **changes),
+        now=BEGIN,
+        wall=START_UTC,
+        token=STATIC,
+        renewable=False,
+        chance=lambda: 0.0,
     )
 
 

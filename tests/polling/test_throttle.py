@@ -14,7 +14,7 @@ BEGIN = 1000.0
 
 
 def throttle(**changes: Any) -> Throttle:
-    return Throttle(replace(SETTINGS, **changes), BEGIN)
+    return Throttle(replace(SETTINGS, **changes), BEGIN, lambda: 0.0)
 
 
 def pauses(throttle: Throttle, count: int, retry_after: float | None = None) -> list[float]:
@@ -101,3 +101,16 @@ def test_anything_else_begins_the_row_anew() -> None:
         paused.passed(paused.paused_until)
 
     assert paused.given_up is None
+
+
+def test_a_short_retry_after_is_obeyed_three_times_in_a_row_and_then_the_pauses_are_those_of_the_backoff() -> None:
+    assert pauses(throttle(), 7, 0) == [0, 0, 0, 16.875, 25.3125, 30, 30]
+    assert pauses(throttle(), 7, 20) == [20, 20, 20, 20, 25.3125, 30, 30]
+
+
+def test_a_retry_after_is_never_made_shorter_and_no_backoff_longer() -> None:
+    most = Throttle(SETTINGS, BEGIN, lambda: 1.0)
+    assert pauses(most, 1, 10) == [12]
+
+    most = Throttle(SETTINGS, BEGIN, lambda: 1.0)
+    assert pauses(most, 6) == [4, 6, 9, 13.5, 20.25, 24]

@@ -15,7 +15,7 @@ REFUSED = Unauthorized("401: invalid token")
 
 
 def tokens(token: Token | None = None, *, renewable: bool = True) -> Tokens:
-    return Tokens(token, SETTINGS, renewable=renewable, now=BEGIN)
+    return Tokens(token, SETTINGS, renewable=renewable, now=BEGIN, chance=lambda: 0.0)
 
 
 def obtained(token: Token, now: float = BEGIN) -> Tokens:
