@@ -22,7 +22,7 @@ class ManifestError(ConfigurationError):
 
 
 class CredentialsError(FurtherError):
-    """The API answered 401 again after one renewal, or refused to give a token."""
+    """The API refused a token that it had just renewed, or one that cannot be renewed, or refused to give a token."""
 
 
 class AlreadyRunningError(FurtherError):
