@@ -77,8 +77,8 @@ def step(step_name: str, rows: Sequence[Mapping[str, Any]], **extra: Any) -> dic
     return {"step_name": step_name, "data": {"schema": {}, "data": list(rows), "metadata": {}, **extra}}
 
 
-def cell(value: Any, confidence_score: float) -> dict[str, Any]:
-    """One documented cell."""
+def cell(value: Any, confidence_score: float | None) -> dict[str, Any]:
+    """One documented cell. That `confidence_score` can be null is not documented."""
     return {"value": value, "confidence_score": confidence_score}
 
 
