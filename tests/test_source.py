@@ -17,7 +17,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from further_source import ConfigurationError, CredentialsError, Report, further_source, run_in_slices, session
 from further_source.command.failures import as_further_error
-from further_source.sandbox import Reply, Sandbox, cell, completed, error, failed, running, step
+from further_source.sandbox import AnyReply, Reply, Sandbox, cell, completed, error, failed, running, step
 from further_source.tables.cells import RowGroups
 from tests.conftest import MakePipeline
 from tests.support.loading import (
@@ -436,7 +436,7 @@ def test_reload_leaves_no_stale_row(sandbox: Sandbox, make_pipeline: MakePipelin
 def test_reload_without_an_ending_leaves_what_was_loaded_and_says_so(
     sandbox: Sandbox, make_pipeline: MakePipeline, log: list[str]
 ) -> None:
-    answers = {
+    answers: dict[str, AnyReply] = {
         "not_found": error(404),
         "forbidden": error(403),
         "unreachable": error(500),

@@ -17,7 +17,7 @@ from further_source.tables.rows import AnswerColumns, RowTables, column_name
 from tests.conftest import MakePipeline
 from tests.support.loading import WORKFLOW, cells_of, columns, records, serve_rows, serve_steps, source_of, tables, wide
 
-NAMING = NamingConvention(None)
+NAMING = NamingConvention()
 SHORT_NAMES = NamingConvention(63)
 _KEYS = {"workflow_id", "workflow_execution_id", "step_index", "row_index", "_dlt_load_id", "_deleted"}
 
