@@ -1,17 +1,24 @@
-"""A dlt source that polls Further AI workflow executions to completion and yields what they extracted."""
+"""A dlt source that polls Further AI workflow executions to completion and yields what they extracted.
 
-from further_source.destination.pending import load_pending
-from further_source.exceptions import (
-    AlreadyRunningError,
-    ConfigurationError,
-    CredentialsError,
-    FurtherError,
-    LoadError,
-    ManifestError,
-)
-from further_source.run import run_in_slices
-from further_source.session import Report
-from further_source.source import further_source
+A name is imported when it is first asked for: dlt takes a second to import, and the command's help, a message about
+wrong usage and the sandbox need none of it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from further_source.destination.pending import load_pending
+    from further_source.exceptions import (
+        AlreadyRunningError,
+        ConfigurationError,
+        CredentialsError,
+        FurtherError,
+        LoadError,
+        ManifestError,
+    )
+    from further_source.run import Report, run_in_slices
+    from further_source.source import further_source
 
 __all__ = [
     "AlreadyRunningError",
@@ -25,3 +32,23 @@ __all__ = [
     "load_pending",
     "run_in_slices",
 ]
+
+_MODULES = {
+    **dict.fromkeys(__all__, "exceptions"),
+    "Report": "run",
+    "further_source": "source",
+    "load_pending": "destination.pending",
+    "run_in_slices": "run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,11 +9,11 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from functools import lru_cache
 from io import TextIOWrapper
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, TextIO
 
 import fsspec
@@ -23,6 +23,7 @@ from further_source.exceptions import ManifestError
 from further_source.executions import ExecutionId
 from further_source.garbage import rarely_collected
 from further_source.settings import ID_PATTERN
+from further_source.text import shown, shown_url
 
 STANDARD_INPUT = "-"
 WORKFLOW_KEY = "workflow_id"
@@ -81,7 +82,7 @@ def read_executions_file(path_or_url: str | os.PathLike[str]) -> Iterator[Execut
             file (without credentials and query, where it is a URL) and the line, counted from 1.
     """
     path = os.fspath(path_or_url)
-    name = _display_name(path)
+    name = "standard input" if path == STANDARD_INPUT else shown_url(path)
     with _open_text(path, name) as text:
         lines = _checked_lines(text, name)
         read_as = _format_of_name(path)
@@ -170,12 +171,14 @@ def _execution(item: object) -> ExecutionId:
     if isinstance(item, str):
         workflow_id, slash, execution_id = item.strip().partition("/")
         if not slash or "/" in execution_id:
-            raise _Problem(f"{_shown(item)} is not WORKFLOW_ID/EXECUTION_ID")
+            raise _Problem(f"{shown(item)} is not WORKFLOW_ID/EXECUTION_ID")
         return _checked(workflow_id, execution_id)
     if isinstance(item, (dict, Mapping)):
         return _from_mapping(item)
-    if isinstance(item, (list, tuple, Sequence)) and not isinstance(item, (bytes, bytearray)) and len(item) == 2:
-        return _checked(item[0], item[1])
+    if isinstance(item, Iterable) and not isinstance(item, (bytes, bytearray, Set)):
+        pair = tuple(islice(item, 3))
+        if len(pair) == 2:
+            return _checked(*pair)
     raise _Problem(
         f"{_kind(item)}, not an execution (text WORKFLOW_ID/EXECUTION_ID, a pair of ids,"
         " or an object with workflow_id and execution_id)"
@@ -218,7 +221,7 @@ def _id_columns(header: list[str]) -> dict[str, int]:
     try:
         _check_keys(WORKFLOW_KEY in columns, any(key in columns for key in EXECUTION_KEYS), "column")
     except _Problem as problem:
-        raise _Problem(f"{problem}; the header is {_shown(','.join(names))}") from None
+        raise _Problem(f"{problem}; the header is {shown(','.join(names))}") from None
     for column in columns:
         if names.count(column) > 1:
             raise _Problem(f"the column {column} comes twice")
@@ -252,7 +255,7 @@ def _id(key: str, value: object) -> str:
         hint = "; ids are text, so put it in quotes" if _is_number(value) else f", which {_ID_RULE}"
         raise _Problem(f"{key} is {_kind(value)}{hint}")
     if not (match := _is_id(value)):
-        raise _Problem(f"{key} {_shown(value)} {_ID_RULE}")
+        raise _Problem(f"{key} {shown(value)} {_ID_RULE}")
     return match[0]  # not `value`, which may be of a subclass
 
 
@@ -352,22 +355,6 @@ def _file_name(path: str) -> str:
     if "://" not in path:
         return path
     return next(part for part in path.split("::") if "://" in part).partition("?")[0]
-
-
-def _display_name(path: str) -> str:
-    if path == STANDARD_INPUT:
-        return "standard input"
-    if "://" in path:
-        # A secret key may hold a slash: where a colon is followed by no port, all up to the last @ goes.
-        path = re.sub(r"://(?:[^/]*@|[^/:]*:(?!\d*(?:/|$)).*@)", "://***@", path, flags=re.DOTALL)
-        path = re.sub(r"\?.*", "?***", path, flags=re.DOTALL)
-    return path if path.isprintable() and 0 < len(path) <= 200 else _shown(path)
-
-
-def _shown(text: str) -> str:
-    """The text in quotes, on one line and of bounded length, whatever it holds."""
-    shown = repr(text[:81])
-    return shown if len(shown) <= 82 else shown[:78] + "..." + shown[0]
 
 
 def _is_number(value: object) -> bool:

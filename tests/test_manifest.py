@@ -110,7 +110,7 @@ def test_an_empty_list_is_no_error() -> None:
         ("wf/é", f"execution_id 'é' {RULE}"),
         ("wf/٣", f"execution_id '٣' {RULE}"),
         ("wf/a\nb\x1b[0m", rf"execution_id 'a\nb\x1b[0m' {RULE}"),
-        ("wf/" + "x" * 129, f"execution_id '{'x' * 77}...' {RULE}"),
+        ("wf/" + "x" * 129, f"execution_id '{'x' * 77}…' {RULE}"),
         (("wf", "ex\n"), rf"execution_id 'ex\n' {RULE}"),
         (("wf", 7), "execution_id is a number; ids are text, so put it in quotes"),
         ((7.5, "ex"), "workflow_id is a number; ids are text, so put it in quotes"),
@@ -407,7 +407,7 @@ def test_a_file_that_ends_early_tells_how_far_it_was_read(file: WriteFile) -> No
         ("nope://bucket/list.csv", "nope://bucket/list.csv: not a path or a kind of URL that fsspec knows"),
         ("a\nb\x1b.csv", r"'a\nb\x1b.csv': no such file"),
         ("a\0b", r"'a\x00b': cannot be read (ValueError)"),
-        ("x" * 5000, f"'{'x' * 77}...': cannot be read ({os.strerror(errno.ENAMETOOLONG)})"),
+        ("x" * 5000, f"'{'x' * 77}…': cannot be read ({os.strerror(errno.ENAMETOOLONG)})"),
     ],
 )
 def test_a_file_that_cannot_be_opened_is_named(

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import dlt
+import numpy as np
+import pandas as pd
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from dlt.common import logger as dlt_logger
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from further_source import ConfigurationError, CredentialsError, Report, further_source, run_in_slices, session
+from further_source import ConfigurationError, CredentialsError, Report, further_source, run, run_in_slices
 from further_source.command.failures import as_further_error
 from further_source.sandbox import AnyReply, Reply, Sandbox, cell, completed, error, failed, running, step
 from further_source.tables.cells import RowGroups
@@ -307,6 +310,12 @@ def test_ids_of_two_workflows_do_not_meet(sandbox: Sandbox, pipeline: dlt.Pipeli
             id="mappings",
         ),
         pytest.param((f"{WORKFLOW}/{name}" for name in "ab"), id="generator"),
+        pytest.param(pd.Series([f"{WORKFLOW}/a", f"{WORKFLOW}/b"]), id="pandas series"),
+        pytest.param(pd.DataFrame([[WORKFLOW, "a"], [WORKFLOW, "b"]]).itertuples(index=False), id="pandas tuples"),
+        pytest.param(np.array([f"{WORKFLOW}/a", f"{WORKFLOW}/b"]), id="numpy texts"),
+        pytest.param(np.array([[WORKFLOW, "a"], [WORKFLOW, "b"]]), id="numpy pairs"),
+        pytest.param(pl.Series([f"{WORKFLOW}/a", f"{WORKFLOW}/b"]), id="polars series"),
+        pytest.param(dict.fromkeys([f"{WORKFLOW}/a", f"{WORKFLOW}/b"]).keys(), id="keys"),
     ],
 )
 def test_the_list_may_be_any_iterable(sandbox: Sandbox, pipeline: dlt.Pipeline, executions: Any) -> None:
@@ -518,13 +527,25 @@ def test_slices_load_each_execution_once_and_in_several_loads(sandbox: Sandbox, 
 def test_a_load_is_cut_where_much_has_come(
     sandbox: Sandbox, pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "_LOAD_BYTES", 1)
+    monkeypatch.setattr(run, "SLICE_BYTES", 1)
     for name, seconds in {"a": 0, "late": 1.5}.items():
         sandbox.serve(WORKFLOW, name, completed(WORKFLOW, name, [step("Extract", [cells_of(x=1)])]), after=seconds)
     run_in_slices(pipeline, source_of(sandbox, ["a", "late"], max_wait=10, commit_interval=3600))
 
     assert ids(pipeline, "cells") == ["a", "late"]
     assert query(pipeline, "SELECT count(DISTINCT _dlt_load_id) FROM cells") == [(2,)]
+
+
+def test_a_run_in_one_piece_is_not_cut_however_much_comes(
+    sandbox: Sandbox, pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "SLICE_BYTES", 1)
+    for name, seconds in {"a": 0, "late": 1.5}.items():
+        sandbox.serve(WORKFLOW, name, completed(WORKFLOW, name, [step("Extract", [cells_of(x=1)])]), after=seconds)
+    pipeline.run(source_of(sandbox, ["a", "late"], max_wait=10, commit_interval=0))
+
+    assert ids(pipeline, "cells") == ["a", "late"]
+    assert query(pipeline, "SELECT count(DISTINCT _dlt_load_id) FROM cells") == [(1,)]
 
 
 def test_cells_come_in_full_row_groups_in_every_slice(

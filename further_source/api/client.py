@@ -46,6 +46,7 @@ from further_source.settings import (
     TOKEN_LEEWAY_SHARE,
     TOKEN_PATH,
 )
+from further_source.text import printable, shortened
 
 __all__ = ["Client", "ClientCredentials", "StaticToken", "check_base_url"]
 
@@ -355,9 +356,7 @@ class _Teller:
         if self._secret:  # before anything is cut, or the beginning of a secret would stay
             theirs = self._secret.sub("***", theirs)
         text = f"{self._prefix}{ours}: {theirs}" if theirs else self._prefix + ours
-        # No character becomes shorter, so the line is cut by this or below.
-        line = "".join(map(_visible, text[: _MAX_ERROR_TEXT + 1]))
-        return line if len(line) <= _MAX_ERROR_TEXT else line[: _MAX_ERROR_TEXT - 1] + "…"
+        return shortened(printable(text[: _MAX_ERROR_TEXT + 1]), _MAX_ERROR_TEXT)
 
 
 def _pattern(spelling: str) -> str:
@@ -375,7 +374,3 @@ def _spellings(secret: str) -> tuple[str, ...]:
         quote(secret),
         quote(secret, safe=""),
     )
-
-
-def _visible(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode()

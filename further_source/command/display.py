@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
-from further_source.command.failures import printable
-from further_source.session import Report
+from further_source.run import Report
+from further_source.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -16,21 +16,9 @@ from dlt.load.exceptions import LoadClientJobException, LoadClientJobFailed, Loa
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from further_source.exceptions import ConfigurationError, FurtherError, LoadError
+from further_source.text import one_line, printable
 
-__all__ = ["as_further_error", "one_line", "printable", "without_traceback"]
-
-_MAX_LENGTH = 600
-
-
-def printable(text: str) -> str:
-    """`text` with whatever a terminal could take for more than text escaped."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
-
-
-def one_line(text: str) -> str:
-    """`text` in one line without control characters, shortened."""
-    line = printable(" ".join(text.split()))
-    return line if len(line) <= _MAX_LENGTH else line[: _MAX_LENGTH - 3] + "..."
+__all__ = ["as_further_error", "without_traceback"]
 
 
 def without_traceback(record: logging.LogRecord) -> bool:

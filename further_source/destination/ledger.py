@@ -43,6 +43,10 @@ class Ledger:
         """The `poll_outcome` that the destination holds, None where it does not hold the execution as ended."""
         return self.outcomes.get(execution)
 
+    def held(self, execution: ExecutionId) -> str | None:
+        """The `poll_outcome` of a row that is there, whether its load was finished or not."""
+        return self.outcomes.get(execution) or self.partial.get(execution)
+
     def missing(self, listed: Iterable[ExecutionId]) -> list[ExecutionId]:
         """Those that are not held as ended, in their order."""
         outcomes = self.outcomes
