@@ -1,6 +1,7 @@
 """Columns that several loads add to the same tables at once: one has the type that the first of them gave it."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import dlt
@@ -9,6 +10,8 @@ from dlt.common.schema import Schema
 from dlt.common.schema.typing import TTableSchemaColumns
 from dlt.common.schema.utils import new_table
 from dlt.destinations.job_client_impl import SqlJobClientBase
+
+from further_source.dlt_internals import schema_update_statements, stored_columns
 
 __all__ = ["SharedTables", "Tables"]
 
@@ -88,21 +91,14 @@ class SharedTables:
 
 
 def _stored_types(client: Any) -> dict[str, dict[str, str]]:
-    """All tables of the dataset. dlt's own way there asks for tables by name, and others may have made new ones."""
+    """All tables of the dataset, also those that others made."""
     lower = client.capabilities.casefold_identifier is str.upper  # as in Snowflake
-    catalog, dataset, _ = client.sql_client._get_information_schema_components()
-    query, parameters = client._get_info_schema_columns_query(catalog, dataset, [])
     types: dict[str, dict[str, str]] = {}
-    try:
-        rows = client.sql_client.execute_sql(query, *parameters)
-    except DestinationUndefinedEntity:  # no such dataset yet
-        return types
-    for table, column, db_type, _, *numeric in rows:
-        precision, scale = numeric if client.capabilities.schema_supports_numeric_precision else (None, None)
-        kind = client._from_db_type(db_type, precision, scale)["data_type"]
-        if lower:
-            table, column = table.lower(), column.lower()
-        types.setdefault(table, {})[column] = kind
+    with suppress(DestinationUndefinedEntity):  # no such dataset yet
+        for table, column, kind in stored_columns(client):
+            if lower:
+                table, column = table.lower(), column.lower()
+            types.setdefault(table, {})[column] = kind
     return types
 
 
@@ -113,7 +109,6 @@ def _add_columns(client: Any, name: str, columns: TTableSchemaColumns, kinds: Ma
     schema.update_table(new_table(name, write_disposition="append", columns=[*columns.values(), *added.values()]))
     own, client.schema = client.schema, schema
     try:
-        statements, _ = client._build_schema_update_sql(list(client.get_storage_tables([name])))
-        client.sql_client.execute_many(statements)
+        client.sql_client.execute_many(schema_update_statements(client, name))
     finally:
         client.schema = own

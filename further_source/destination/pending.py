@@ -20,6 +20,8 @@ import dlt
 from dlt.common.destination.client import WithStagingDataset
 from dlt.common.storages import PackageStorage
 
+from further_source.dlt_internals import extracted_packages, load_storage
+
 __all__ = ["load_pending"]
 
 _FOLLOW_UPS = {"sql", "reference"}
@@ -40,14 +42,14 @@ def load_pending(pipeline: dlt.Pipeline) -> None:
 
 
 def _delete_what_is_normalized(pipeline: dlt.Pipeline) -> None:
-    extracted = pipeline._get_normalize_storage().extracted_packages
+    extracted = extracted_packages(pipeline)
     for load_id in set(pipeline.list_extracted_load_packages()) & set(pipeline.list_normalized_load_packages()):
         extracted.delete_package(load_id)
 
 
 def _save_schemas(pipeline: dlt.Pipeline) -> None:
     """Where a package's schema came right after the saved one, saves it."""
-    extracted = pipeline._get_normalize_storage().extracted_packages
+    extracted = extracted_packages(pipeline)
     for load_id in pipeline.list_extracted_load_packages():
         schema = extracted.load_schema(load_id)
         if schema.name in pipeline.schemas and pipeline.schemas[schema.name].version_hash in schema.previous_hashes:
@@ -55,7 +57,7 @@ def _save_schemas(pipeline: dlt.Pipeline) -> None:
 
 
 def _put_away_what_is_loaded(pipeline: dlt.Pipeline) -> None:
-    packages = pipeline._get_load_storage()
+    packages = load_storage(pipeline)
     for load_id in pipeline.list_normalized_load_packages():
         if packages.normalized_packages.is_package_completed(load_id):
             paths = packages.get_normalized_package_path(load_id), packages.get_loaded_package_path(load_id)
@@ -64,7 +66,7 @@ def _put_away_what_is_loaded(pipeline: dlt.Pipeline) -> None:
 
 def _empty_doubtful_staging(pipeline: dlt.Pipeline) -> None:
     """Empties the staging tables of pending packages that may hold a file already, and queues their files again."""
-    packages = pipeline._get_load_storage().normalized_packages
+    packages = load_storage(pipeline).normalized_packages
     for load_id in pipeline.list_normalized_load_packages():
         if not (tables := _in_doubt(packages, load_id)):
             continue
@@ -105,5 +107,8 @@ def _queue_again(packages: PackageStorage, load_id: str, tables: set[str]) -> No
     )
     for state, job in jobs:
         # Under another name: a destination that knows its jobs by name would take it for done.
-        packages._move_job(load_id, state, "new_jobs", job.file_name(), job.with_retry().file_name())
+        packages.storage.atomic_rename(
+            packages.get_job_file_path(load_id, state, job.file_name()),
+            packages.get_job_file_path(load_id, "new_jobs", job.with_retry().file_name()),
+        )
         packages.clear_pending_transition(load_id, job.file_name())
