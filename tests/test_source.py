@@ -16,6 +16,8 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from dlt.common import logger as dlt_logger
+from dlt.common.configuration.container import Container
+from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from further_source import ConfigurationError, CredentialsError, Report, further_source, run, run_in_slices
@@ -744,9 +746,6 @@ def test_configuration_comes_from_the_section_of_the_source(
 
 
 def test_configuration_comes_from_toml_files(sandbox: Sandbox, make_pipeline: MakePipeline, tmp_path: Path) -> None:
-    from dlt.common.configuration.container import Container
-    from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
-
     serve_rows(sandbox, "a", cells_of(x=1))
     (tmp_path / ".dlt").mkdir()
     (tmp_path / ".dlt" / "config.toml").write_text(

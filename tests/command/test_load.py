@@ -558,7 +558,7 @@ def test_a_terminal_shows_progress_and_no_control_characters_of_the_api(command:
 
 
 def on_terminal(command: Command, *arguments: str, **settings: Any) -> tuple[int, str]:
-    import pty
+    import pty  # noqa: PLC0415  Windows has none
 
     ours, theirs = pty.openpty()
     try:
