@@ -34,7 +34,7 @@ class WideRecords(NamedTuple):
     hints: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Page:
     """Records of executions that ended, on their way to the tables that are selected."""
 

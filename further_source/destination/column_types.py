@@ -1,4 +1,4 @@
-"""Columns that several loads add to the same tables at once: one has the type that the first of them gave it."""
+"""Columns that several loads add to the same tables at once: each has the type that the first load gave it."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -24,15 +24,16 @@ _T = TypeVar("_T")
 
 
 class SharedTables:
-    """What the tables of a dataset are like now, whoever made them so.
+    """The tables of a dataset as they are now, whichever load made them so.
 
-    Loads that run side by side do not know of each other's columns, and dlt compares names alone: text in the one and
-    numbers in the other could not be merged. So a new column is added to the destination before values are routed to
-    it. Where another load was faster, they are routed anew, by the type that it has.
+    Loads that run side by side do not know of each other's columns, and dlt compares the names of columns, not their
+    types: it would try to load text into a column that another load has made for numbers. So a new column is added to
+    the destination before any value is routed to it. If another load was faster, the values are routed again, by the
+    type that the column has.
 
     Args:
         pipeline: The pipeline that loads; its destination knows SQL.
-        columns_of: The columns that a table of that name has from the start.
+        columns_of: Gives, for the name of a table, the columns that it has from the start.
     """
 
     def __init__(self, pipeline: dlt.Pipeline, columns_of: Callable[[str], TTableSchemaColumns]) -> None:
@@ -43,14 +44,14 @@ class SharedTables:
 
     @staticmethod
     def can_be(pipeline: dlt.Pipeline) -> bool:
-        """Whether the destination has tables that loads could add columns to."""
+        """Whether the destination's tables can be read and altered by SQL."""
         return isinstance(pipeline.destination_client(), SqlJobClientBase)
 
     def settle(self, build: Callable[[Tables], tuple[_T, Tables]]) -> _T:
-        """What `build` makes of the tables as they are; all columns that it uses are in the destination by then.
+        """What `build` makes of the tables as they are. By then the destination has all columns that it uses.
 
-        `build` is given the types and returns, with its result, the types that this needs. It is called again where
-        a column has come to be of another type meanwhile.
+        `build` takes the types of all tables; it returns its result, and the types that this result relies on. It is
+        called again if one of these columns has got another type meanwhile.
         """
         while True:
             built, wanted = build(self._types)
@@ -78,7 +79,7 @@ class SharedTables:
                     client.initialize_storage()
                     for name, kinds in self._missing(wanted).items():
                         _add_columns(client, name, self._columns_of(name), kinds)
-                except DestinationException:  # as where another load made the table or one of its columns first
+                except DestinationException:  # another load may have made the table or a column first
                     if not attempts_left:
                         raise
                     collided = True
