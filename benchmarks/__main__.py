@@ -197,6 +197,7 @@ def startup(scale: Scale) -> Table:
     names = {
         "import_dlt": '`python -c "import dlt"`',
         "help": "`load.py --help`",
+        "wrong_usage": "`load.py --no-such-option`",
         "nothing_to_do": "`load.py` with an empty list",
     }
     rows = [(text, f"{run[key]:.2f}", f"{run[key] / run['import_dlt']:.2f}") for key, text in names.items()]
