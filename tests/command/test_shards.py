@@ -124,7 +124,7 @@ def query(postgres_url: str, dataset: str) -> Iterator[Query]:
     def run(sql: str) -> list[tuple[Any, ...]]:
         with connection.cursor() as cursor:
             cursor.execute(sql)
-            return cursor.fetchall()
+            return list(cursor.fetchall())
 
     yield run
     connection.close()

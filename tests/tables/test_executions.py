@@ -15,7 +15,7 @@ from further_source.tables.executions import AnswerColumns, declared_types, exec
 from tests.conftest import MakePipeline
 from tests.support.loading import records, serve_steps, source_of, tables
 
-NAMING = NamingConvention(None)
+NAMING = NamingConvention()
 NOW = datetime(2024, 1, 1, tzinfo=timezone.utc)
 
 
