@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from further_source import jsontext
-from further_source.tables.answer import Answer, Block, Step, number_of
+from further_source.jsontext import OddObject, number_of
+from further_source.tables.answer import Answer, Block, Step
 from further_source.tables.arrow import arrow_schema
 from further_source.tables.columns import CELLS
 
@@ -24,6 +25,7 @@ _VALUE_TYPES = {
     Decimal: "number",
     list: "array",
     dict: "object",
+    OddObject: "object",
     type(None): "null",
 }
 
@@ -136,7 +138,7 @@ class _Builder:
         if block.extras is None:
             self._extras += nothing
         else:
-            self._extras += [None if extra is None else jsontext.dumps(extra) for extra in block.extras]
+            self._extras += [None if extra is None else jsontext.dumps(extra, spell=True) for extra in block.extras]
         values, value_types = block.values.copy(), ["string"] * count
         numbers: list[float | None] = [*nothing]
         for position in range(len(block.fields)):
