@@ -34,7 +34,7 @@ class WideRecords(NamedTuple):
     hints: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Page:
     """Records of executions that ended, on their way to the tables that are selected."""
 
@@ -150,26 +150,16 @@ def records_of(pipeline: dlt.Pipeline, source: DltSource, *, shared: bool) -> Re
     loading = loading_of(pipeline, next(filter(None, formats), None))
     for table in (EXECUTIONS, STEPS, CELLS):
         source.resources[table.name].apply_hints(**loading.hints(table))
+    pipes = source.resources.extracted_pipes  # of what is selected, and of what feeds it
     return Records(
-        _needed(source),
+        frozenset(pipe.name for pipe in pipes),
         loading,
         schema.naming,
         {name: _types(schema.tables[name]["columns"]) for name in schema.data_table_names()},
         shared=SharedTables(pipeline, loading.stored_columns) if shared else None,
         # A limit or a filter that somebody put on `polled` could drop a page with cells of executions before it.
-        row_groups=RowGroups() if len(source.resources["polled"]._pipe.steps) == 1 else None,
+        row_groups=RowGroups() if all(len(pipe.steps) == 1 for pipe in pipes if pipe.name == "polled") else None,
     )
-
-
-def _needed(source: DltSource) -> frozenset[str]:
-    """The selected resources, and those that feed them."""
-    names = set()
-    for resource in source.resources.selected.values():
-        pipe = resource._pipe
-        while pipe is not None:
-            names.add(pipe.name)
-            pipe = pipe.parent
-    return frozenset(names)
 
 
 def _types(columns: Any) -> Types:

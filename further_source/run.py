@@ -173,7 +173,7 @@ class _Run:
 
         Imports pyarrow only now: that takes long, and a run that finds its configuration wrong needs none.
         """
-        from further_source.records import records_of
+        from further_source.records import records_of  # noqa: PLC0415
 
         records = records_of(dlt.current.pipeline(), dlt.current.source(), shared=self._shared)
         self._ledger = _ledger(plan.listed, records.loading.table_format)

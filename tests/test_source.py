@@ -16,11 +16,13 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from dlt.common import logger as dlt_logger
+from dlt.common.configuration.container import Container
+from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from further_source import ConfigurationError, CredentialsError, Report, further_source, run, run_in_slices
 from further_source.command.failures import as_further_error
-from further_source.sandbox import Reply, Sandbox, cell, completed, error, failed, running, step
+from further_source.sandbox import AnyReply, Reply, Sandbox, cell, completed, error, failed, running, step
 from further_source.tables.cells import RowGroups
 from tests.conftest import MakePipeline
 from tests.support.loading import (
@@ -445,7 +447,7 @@ def test_reload_leaves_no_stale_row(sandbox: Sandbox, make_pipeline: MakePipelin
 def test_reload_without_an_ending_leaves_what_was_loaded_and_says_so(
     sandbox: Sandbox, make_pipeline: MakePipeline, log: list[str]
 ) -> None:
-    answers = {
+    answers: dict[str, AnyReply] = {
         "not_found": error(404),
         "forbidden": error(403),
         "unreachable": error(500),
@@ -744,9 +746,6 @@ def test_configuration_comes_from_the_section_of_the_source(
 
 
 def test_configuration_comes_from_toml_files(sandbox: Sandbox, make_pipeline: MakePipeline, tmp_path: Path) -> None:
-    from dlt.common.configuration.container import Container
-    from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
-
     serve_rows(sandbox, "a", cells_of(x=1))
     (tmp_path / ".dlt").mkdir()
     (tmp_path / ".dlt" / "config.toml").write_text(

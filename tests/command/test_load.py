@@ -412,7 +412,7 @@ def test_every_execution_unreachable_exits_1(command: Command, sandbox: Sandbox)
 def test_an_api_that_is_not_there_exits_1(command: Command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    settings = {"base_url": f"http://127.0.0.1:{port}", "initial_interval": 0.01, "max_interval": 0.01}
+    settings: dict[str, Any] = {"base_url": f"http://127.0.0.1:{port}", "initial_interval": 0.01, "max_interval": 0.01}
     done = loaded(command.run(A, **settings), 1)
     assert "connection refused" in done.stderr.splitlines()[-1]
 
@@ -607,7 +607,7 @@ def test_a_terminal_shows_progress_and_no_control_characters_of_the_api(command:
 
 
 def on_terminal(command: Command, *arguments: str, **settings: Any) -> tuple[int, str]:
-    import pty
+    import pty  # noqa: PLC0415  Windows has none
 
     ours, theirs = pty.openpty()
     try:

@@ -18,11 +18,11 @@ from typing import Any
 import duckdb
 import pytest
 import tomlkit
-from further_source.command.lock import only_load
 
 import further_source as package
 from further_source import further_source, manifest
 from further_source.command.display import _OUTCOMES
+from further_source.lock import only_load
 from further_source.run import SLICE_BYTES
 from further_source.sandbox import Sandbox, cell, completed, step
 from further_source.settings import PIPELINE_NAME, POLLING_PRESETS, SOURCE_NAME

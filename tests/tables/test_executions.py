@@ -16,7 +16,7 @@ from further_source.tables.executions import AnswerColumns, declared_types, exec
 from tests.conftest import MakePipeline
 from tests.support.loading import records, serve_steps, source_of, tables
 
-NAMING = NamingConvention(None)  # type: ignore[arg-type]  # no limit
+NAMING = NamingConvention()
 NOW = datetime(2024, 1, 1, tzinfo=timezone.utc)
 
 

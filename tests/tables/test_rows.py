@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from decimal import Decimal
 from typing import Any
 
 import dlt
@@ -18,7 +19,7 @@ from further_source.tables.values import column_name
 from tests.conftest import MakePipeline
 from tests.support.loading import WORKFLOW, cells_of, columns, records, serve_rows, serve_steps, source_of, tables, wide
 
-NAMING = NamingConvention(None)  # type: ignore[arg-type]  # no limit
+NAMING = NamingConvention()
 SHORT_NAMES = NamingConvention(63)
 _KEYS = {"workflow_id", "workflow_execution_id", "step_index", "row_index", "_dlt_load_id", "_deleted"}
 
@@ -260,8 +261,6 @@ def test_types_hold_across_pages_and_runs(first: Any, own: str) -> None:
 
 
 def test_numbers_that_a_double_cannot_hold_stay_in_cells() -> None:
-    from decimal import Decimal
-
     assert Wide().page(cells_of(a=Decimal("1e400"), b=Decimal(2**70))) == {
         "a__confidence": [0.5],
         "b": [float(2**70)],
