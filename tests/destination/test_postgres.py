@@ -413,7 +413,10 @@ def test_as_many_fields_as_a_row_of_postgres_holds(
         (241, 241)
     ]
     executions = records(postgres.pipeline, "executions")[0]
-    kept = {**executions, **{f"metadata__{k}": v for k, v in json.loads(executions["answer__other"]).items()}}
+    kept = {
+        **executions,
+        **{f"metadata__{k}": v for k, v in json.loads(executions["answer__other"])["metadata"].items()},
+    }
     assert sum(value == text for value in kept.values()) == 241
 
 
