@@ -89,7 +89,7 @@ class Records:
             page.steps.extend(row for answer in answers for row in step_rows(answer))
             counts[STEPS.name] += sum(len(answer.steps) for answer in answers)
         if CELLS.name in self.selected:
-            cells = cells_table(answers, load_id)
+            cells = cells_table(answers, load_id, unique=self.loading.strategy == "upsert")
             counts[CELLS.name] += cells.column("_deleted").null_count
             groups = [cells] if self._row_groups is None else self._row_groups.add(cells)
             page.cells.extend(self.loading.keyed(CELLS, group) for group in groups)

@@ -35,6 +35,7 @@ __all__ = [
     "number_of",
     "normalize_steps",
     "unpack_cell",
+    "with_fields_once",
 ]
 
 FINAL_OUTCOMES = frozenset({"completed", "failed"})
@@ -191,6 +192,31 @@ def unpack_cell(cell: Any) -> tuple[Any, float | None, dict[str, Any] | None]:
         if type(value) is Constant:
             value = None
     return value, confidence, extra or None
+
+
+def with_fields_once(block: Block) -> Block:
+    """The block with each field once: later cells of a field are in the extra of its first, as `other_cells`."""
+    fields = tuple(dict.fromkeys(block.fields))
+    if len(fields) == len(block.fields):
+        return block
+    values, confidences, extras = block.values, block.confidences, list(block.extras or [None] * len(block.values))
+    firsts, kept = [block.fields.index(name) for name in block.fields], []
+    for index, value in enumerate(values):
+        position = index % len(firsts)
+        if firsts[position] == position:
+            kept.append(index)
+            continue
+        cell = {"value": value, "confidence_score": confidences[index], **(extras[index] or {})}
+        first = index - position + firsts[position]
+        extra = extras[first] or {}
+        extras[first] = {**extra, "other_cells": [*extra.get("other_cells", ()), cell]}
+    return Block(
+        fields,
+        block.row_count,
+        [values[index] for index in kept],
+        [confidences[index] for index in kept],
+        [extras[index] for index in kept],
+    )
 
 
 def _earlier(cell: OddObject) -> dict[str, list[Any]]:

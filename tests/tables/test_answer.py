@@ -201,6 +201,26 @@ def test_a_field_that_comes_twice_in_a_row_stays_two_cells_in_order() -> None:
     ]
 
 
+def test_a_field_that_comes_twice_can_be_one_cell_with_the_others_in_it() -> None:
+    row = '{"A": {"value": 1, "page": 7}, "B": "b", "A": {"value": NaN, "confidence_score": 0.5}, "A": [3]}'
+    body = f'{{"steps": [{{"data": {{"data": [{row}, {{"B": 4}}, {row}]}}}}]}}'
+    answer = answer_of(jsontext.loads(body.encode()))
+
+    records = cells_table([answer], "load", unique=True).to_pylist()
+
+    others = (
+        '[{"value":"NaN","confidence_score":0.5,"duplicate":2},{"value":[3],"confidence_score":null,"duplicate":3}]'
+    )
+    assert [(record["row_index"], record["field"], record["value"], record["extra"]) for record in records] == [
+        (0, "A", "1", f'{{"page":7,"other_cells":{others}}}'),
+        (0, "B", "b", None),
+        (1, "B", "4", None),
+        (2, "A", "1", f'{{"page":7,"other_cells":{others}}}'),
+        (2, "B", "b", None),
+    ]
+    assert cells_table([answer], "load").num_rows == 9  # the blocks are as they were
+
+
 def test_fields_that_differ_only_in_what_cannot_be_stored_stay_two_cells() -> None:
     assert cells_of_rows(r'{"a\u0000": 1, "a\ud800": 2, "a\ufffd": 3, "a": 4}') == [
         (0, "a\ufffd", "1", None, None),
