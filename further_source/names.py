@@ -49,7 +49,7 @@ _RESERVED_BEGINNINGS = (
 _RESERVED = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})  # the system columns of PostgreSQL
 
 _ROOM = len("_999") + len("__confidence")  # for what comes behind a name: a number, then the longest of our endings
-_ROOM_OF_TABLE = len("_999") + len("__99")
+_ROOM_OF_TABLE = len("_999") + len("___99")
 _MAX_TABLE_NAME = 150  # dlt names files after tables, and file systems take no more than 255 bytes
 
 

@@ -14,6 +14,7 @@ from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.destination.capabilities import merge_caps_file_formats
 from dlt.common.schema.typing import TColumnSchema, TTableSchemaColumns
 
+from further_source.destination.postgres import EMPTY_TEXTS
 from further_source.settings import MAX_FIELDS_PER_TABLE
 from further_source.tables.columns import ROWS, TABLES, Table
 
@@ -69,6 +70,8 @@ class Loading:
             hints["additional_table_hints"] = {"x-bigquery-cluster-columns": list(table.clustered_by)}
             if table.partitioned_by:
                 columns[table.partitioned_by]["partition"] = True
+        if self.destination == "postgres" and table.is_arrow:
+            hints["additional_table_hints"] = {EMPTY_TEXTS: True}
         return hints
 
     def stored_columns(self, name: str) -> TTableSchemaColumns:

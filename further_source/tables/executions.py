@@ -186,8 +186,8 @@ def _path(pointer: str) -> _Path:
 
 
 def _typed(value: Any) -> tuple[str | None, Any]:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return "bigint", value
-    if isinstance(value, Decimal):
-        return "text", jsontext.dumps(value)  # more digits than a bigint has
-    return routed(value)
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        return routed(value)
+    if -(2**63) <= value < 2**63:
+        return "bigint", int(value)  # of -0 too
+    return "text", jsontext.dumps(value)  # more digits than a bigint has

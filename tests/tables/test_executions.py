@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from dlt.common.normalizers.naming.snake_case import NamingConvention
 
+from further_source import jsontext
 from further_source.executions import ExecutionId
 from further_source.polling.poll import Ended
 from further_source.sandbox import Sandbox
@@ -187,3 +188,21 @@ def test_poll_columns_are_how_polling_went() -> None:
         "poll_first_at": NOW,
         "poll_last_at": NOW,
     }
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ('{"a": NaN, "b": [1, Infinity], "c": {"d": -Infinity}}', {"metadata__b": "[1,null]"}),
+        ('{"a": -0, "b": 9223372036854775807}', {"metadata__a": 0, "metadata__b": 2**63 - 1}),
+        ('{"a": 9223372036854775808}', {"metadata__a": "9223372036854775808"}),
+        ('{"a": 1, "b": {"c": 1, "c": 2}, "a": 2}', {"metadata__a": 2, "metadata__b__c": 2}),
+        ('{"a": [{"c": 1, "c": 2}]}', {"metadata__a": '[{"c":1,"c":2}]'}),
+        ("NaN", {}),
+    ],
+)
+def test_what_json_has_and_columns_have_not(metadata: str, expected: dict[str, Any]) -> None:
+    """A constant is null; of a key that comes twice the last stands, but in JSON text both stay."""
+    payload = jsontext.loads(f'{{"metadata": {metadata}}}'.encode())
+
+    assert AnswerColumns(NAMING, {}).row(payload, ()) == expected

@@ -1,5 +1,6 @@
 """Names and types of the columns of wide tables."""
 
+import json
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -265,6 +266,22 @@ def test_numbers_that_a_double_cannot_hold_stay_in_cells() -> None:
         "b": [float(2**70)],
         "b__confidence": [0.5],
     }
+
+
+def test_of_a_field_that_comes_twice_in_a_row_the_first_value_stands(sandbox: Sandbox, pipeline: dlt.Pipeline) -> None:
+    twice = '{"Amount": {"value": 1}, "Name": {"value": "a"}, "Amount": {"value": "2"}}'
+    rows = f'{twice}, {{"Amount": {{"value": 3}}, "Name": {{"value": NaN}}}}, {twice}'
+    body = json.dumps(completed(WORKFLOW, "ex", [step("Extract", [])])).replace('"data": []', f'"data": [{rows}]')
+    sandbox.add(WORKFLOW, "ex", body.encode())
+
+    pipeline.run(source_of(sandbox, ["ex"]))
+
+    assert wide(pipeline, "rows_extract") == [
+        {"workflow_execution_id": "ex", "amount": 1.0, "name": "a"},
+        {"workflow_execution_id": "ex", "amount": 3.0},
+        {"workflow_execution_id": "ex", "amount": 1.0, "name": "a"},
+    ]
+    assert [row["value"] for row in records(pipeline, "cells")].count("2") == 2
 
 
 def test_a_row_that_is_no_object_is_one_field() -> None:
