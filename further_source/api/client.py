@@ -231,9 +231,10 @@ def _read_execution(answer: HttpAnswer, execution: ExecutionId, tell: "_Teller")
     try:
         payload = _read_json(answer)
     except ValueError as error:
+        if answer.broken:
+            return Failure(tell(str(error)))
         # What is no JSON at all tells most by how it begins: the page of a proxy, say.
-        shown = "" if answer.broken else _excerpt(answer.body)
-        return Failure(tell(str(error), shown))
+        return Failure(tell(str(error), _excerpt(answer.body)), unreadable=str(error))
     if not isinstance(payload, dict):
         return Refused("invalid", tell(f"{answer.status}: the answer is no JSON object"))
     status = payload.get("status")

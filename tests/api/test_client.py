@@ -165,9 +165,35 @@ def test_a_status_decides_even_if_the_body_does_not_arrive(
 )
 def test_no_usable_answer_is_a_failure_with_a_short_reason(sandbox: Sandbox, reply: Any, reason: str) -> None:
     started = time.monotonic()
-    assert ask(sandbox, reply, timeout=SHORT) == Failure(reason)
+    outcome = ask(sandbox, reply, timeout=SHORT)
+    assert isinstance(outcome, Failure)
+    assert outcome.error == reason
     assert time.monotonic() - started < SHORT + 0.4
     assert len(sandbox.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "unreadable"),
+    [
+        (b"<html>oops</html>", "200: the body is not JSON"),
+        (b"<html>oops again</html>", "200: the body is not JSON"),
+        (Reply(203, b"{"), "203: the body is not JSON"),
+        (Reply(200, fault="empty"), "200: the body is empty"),
+        (Reply(204), "204: the body is empty"),
+        (Reply(200, RUNNING, fault="truncated"), None),
+        (Reply(200, b"zz\r\n", {"Transfer-Encoding": "chunked"}), None),
+        (Reply(200, RUNNING, {"Content-Encoding": "gzip"}), None),
+        (Reply(200, RUNNING, fault="drip", delay=0.05), None),
+        (Reply(200, RUNNING, fault="reset"), None),
+        (Reply(502, b"<html>"), None),
+    ],
+)
+def test_a_failure_tells_whether_its_body_came_whole_and_cannot_be_read(
+    sandbox: Sandbox, reply: Any, unreadable: str | None
+) -> None:
+    outcome = ask(sandbox, reply, timeout=SHORT)
+    assert isinstance(outcome, Failure)
+    assert outcome.unreadable == unreadable
 
 
 @pytest.mark.parametrize(
