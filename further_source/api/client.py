@@ -240,11 +240,13 @@ def _read_execution(answer: HttpAnswer, execution: ExecutionId, tell: "_Teller")
     status = payload.get("status")
     if not isinstance(status, str):
         return Refused("invalid", tell(f"{answer.status}: the answer has no text `status`"))
-    for key, asked in execution._asdict().items():
-        answered = payload.get(key)
-        if answered is not None and answered != asked:
+    answered = {key: payload[key] for key in execution._fields if payload.get(key) is not None}
+    if not answered:
+        return Refused("invalid", tell(f"{answer.status}: the answer has none of the ids that were asked for"))
+    for key, value in answered.items():
+        if value != getattr(execution, key):
             text = f"{answer.status}: the answer is for another {key}"
-            return Refused("invalid", tell(text, jsontext.dumps(answered)))
+            return Refused("invalid", tell(text, jsontext.dumps(value)))
     return Answered(status, payload, len(answer.body))
 
 

@@ -96,13 +96,13 @@ def test_a_readable_execution_is_answered_with_all_its_keys(sandbox: Sandbox) ->
         RUNNING,
         Reply(201, RUNNING),
         Reply(200, RUNNING, {"Content-Type": "text/html; charset=latin-1"}),
-        {"status": "running"},
-        {"status": "running", "workflow_id": None, "workflow_execution_id": None},
+        {"status": "running", "workflow_execution_id": "ex_1"},
+        {"status": "running", "workflow_id": "wf-1", "workflow_execution_id": None},
         b"\xef\xbb\xbf" + json.dumps(RUNNING).encode(),
         Reply(200, gzip.compress(json.dumps(RUNNING).encode()), {"Content-Encoding": "gzip"}),
         Reply(200, RUNNING, delay=0.05),
-        Reply(200, {"status": "running"}, fault="drip", delay=0.001),
-        Reply(200, {"status": "running"}, fault="drip_headers", delay=0.001),
+        Reply(200, RUNNING, fault="drip", delay=0.001),
+        Reply(200, RUNNING, fault="drip_headers", delay=0.001),
     ],
 )
 def test_good_json_is_answered_however_it_comes(sandbox: Sandbox, reply: Any) -> None:
@@ -205,8 +205,14 @@ def test_a_failure_tells_whether_its_body_came_whole_and_cannot_be_read(
         (b"17", "200: the answer is no JSON object"),
         (b"{}", "200: the answer has no text `status`"),
         (b'{"status": 1}', "200: the answer has no text `status`"),
+        (b'{"status": "running"}', "200: the answer has none of the ids that were asked for"),
+        (
+            b'{"status": "completed", "workflow_id": null, "workflow_execution_id": null}',
+            "200: the answer has none of the ids that were asked for",
+        ),
         (b'{"status": "running", "workflow_id": "WF-1"}', 'for another workflow_id: "WF-1"'),
         (b'{"status": "running", "workflow_execution_id": 7}', "for another workflow_execution_id: 7"),
+        (b'{"status": "running", "workflow_execution_id": ""}', 'for another workflow_execution_id: ""'),
     ],
 )
 def test_a_readable_answer_that_is_no_execution_is_invalid(sandbox: Sandbox, body: bytes, reason: str) -> None:
@@ -541,11 +547,12 @@ def tls_server(certificate: Path, answer: bytes, delay: float) -> Iterator[str]:
     server.close()
 
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n"
+BODY = json.dumps(RUNNING).encode()
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 
 
 def test_a_certificate_nobody_vouches_for_is_not_accepted(certificate: Path) -> None:
-    with tls_server(certificate, HEAD, 0) as base_url, client_of(base_url) as client:
+    with tls_server(certificate, ANSWER, 0) as base_url, client_of(base_url) as client:
         outcome = client.get_execution(EXECUTION, Token("t"))
     assert isinstance(outcome, Failure)
     assert outcome.error.startswith("TLS certificate not accepted: self")
@@ -556,8 +563,7 @@ def test_a_deadline_holds_over_tls_on_new_and_on_reused_connections(
     certificate: Path, monkeypatch: pytest.MonkeyPatch, delay: float, expected: type
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-    answer = HEAD + b'{"status":"running"}'
-    with tls_server(certificate, answer, delay) as base_url, client_of(base_url, timeout=SHORT) as client:
+    with tls_server(certificate, ANSWER, delay) as base_url, client_of(base_url, timeout=SHORT) as client:
         for _ in range(2):
             started = time.monotonic()
             assert type(client.get_execution(EXECUTION, Token("t"))) is expected
