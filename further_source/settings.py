@@ -1,6 +1,7 @@
 """Constants and frozen settings; no logic.
 
-The numbers of the presets but `steady` are the API's own polling guidance.
+The presets `simple`, `standard`, `complex` and `bulk` have the intervals of the API's own polling guidance; `default`
+is its example.
 """
 
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ MAX_FIELDS_PER_TABLE = 400
 
 @dataclass(frozen=True)
 class PollingPreset:
-    """Seconds to the second request, factor of each later wait, and the longest wait in seconds."""
+    """The seconds before the second request, the factor from each wait to the next, and the longest wait in seconds."""
 
     initial_interval: float
     backoff_factor: float
@@ -50,7 +51,7 @@ POLLING_PRESETS = {
 class PollingSettings:
     """When executions are asked again, and how fast.
 
-    Intervals and `max_wait` are seconds; `max_wait` counts from an execution's own first readable answer.
+    Intervals and `max_wait` are in seconds; `max_wait` counts from an execution's own first readable answer.
     `terminal_statuses` are in lower case.
     """
 

@@ -22,9 +22,9 @@ import tomlkit
 import further_source as package
 from further_source import further_source, manifest
 from further_source.command.display import _OUTCOMES
-from further_source.command.lock import only_load
+from further_source.lock import only_load
+from further_source.run import SLICE_BYTES
 from further_source.sandbox import Sandbox, cell, completed, step
-from further_source.session import _LOAD_BYTES
 from further_source.settings import PIPELINE_NAME, POLLING_PRESETS, SOURCE_NAME
 from further_source.tables.answer import FINAL_OUTCOMES
 from tests.support.documents import DOCUMENTS, PROJECT, Block, Document, names
@@ -383,5 +383,5 @@ def test_every_promise_names_a_test(heading: str) -> None:
 
 
 def test_the_documents_say_how_much_a_load_holds() -> None:
-    size = f"{_LOAD_BYTES // 1_000_000} MB of "
+    size = f"{SLICE_BYTES // 1_000_000} MB of "
     assert all(size in (PROJECT / path).read_text() for path in ("README.md", "docs/scaling.md"))
