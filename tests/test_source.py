@@ -833,4 +833,4 @@ def test_bytes_that_are_no_json_end_as_a_row(sandbox: Sandbox, pipeline: dlt.Pip
 
     pipeline.run(source_of(sandbox, ["bad", "good"]))
 
-    assert outcomes(pipeline) == {"bad": "unreachable", "good": "completed"}
+    assert outcomes(pipeline) == {"bad": "invalid", "good": "completed"}
