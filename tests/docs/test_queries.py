@@ -1,4 +1,4 @@
-"""The README's queries, tables and output, on a database with the executions of the demo."""
+"""The queries, tables and output that are documented, on a database with the executions of the demo."""
 
 import re
 from dataclasses import dataclass
@@ -16,6 +16,8 @@ from further_source.settings import DATASET_NAME
 from tests.support.documents import PROJECT, Block, Document, names
 
 README = Document(PROJECT / "README.md")
+QUERIES = Document(PROJECT / "docs" / "queries.md")
+TABLES = Document(PROJECT / "docs" / "tables.md")
 TYPES = {"text": "VARCHAR", "bigint": "BIGINT", "double": "DOUBLE", "bool": "BOOLEAN"}
 TYPES["timestamp"] = "TIMESTAMP WITH TIME ZONE"
 
@@ -66,21 +68,21 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 
 
 def rows_of(demo: Demo, about: str) -> list[tuple[Any, ...]]:
-    """What the README's query returns that follows the paragraph with these words."""
-    match = re.search(rf"^{re.escape(about)}.*?```sql\n(.*?)```", README.text, re.MULTILINE | re.DOTALL)
+    """What the query returns that follows the paragraph with these words."""
+    match = re.search(rf"^{re.escape(about)}.*?```sql\n(.*?)```", QUERIES.text, re.MULTILINE | re.DOTALL)
     assert match, about
     return demo.fetch(match[1])
 
 
-@pytest.mark.parametrize("block", README.blocks("sql"), ids=str)
-def test_a_query_of_the_readme_returns_rows_unless_it_says_otherwise(demo: Demo, block: Block) -> None:
+@pytest.mark.parametrize("block", QUERIES.blocks("sql"), ids=str)
+def test_a_query_returns_rows_unless_it_says_otherwise(demo: Demo, block: Block) -> None:
     rows = demo.fetch(block.code)
 
     assert bool(rows) != ("-- returns no row today" in block.code)
 
 
 def test_there_are_a_dozen_queries_and_more() -> None:
-    assert len(README.blocks("sql")) >= 12
+    assert len(QUERIES.blocks("sql")) >= 12
 
 
 def test_the_review_queue_is_the_query_that_the_command_suggests(demo: Demo) -> None:
@@ -167,7 +169,7 @@ def test_a_pivot_has_a_row_for_each_row_of_the_wide_table(demo: Demo) -> None:
 
 
 @pytest.mark.parametrize("table", ["executions", "steps", "cells"])
-def test_the_readme_has_the_columns_of_a_table_with_their_types(demo: Demo, table: str) -> None:
+def test_the_columns_of_a_table_are_documented_with_their_types(demo: Demo, table: str) -> None:
     columns = demo.columns(table)
     if table == "executions":  # what is not always there is told in words
         columns = {
@@ -179,7 +181,7 @@ def test_the_readme_has_the_columns_of_a_table_with_their_types(demo: Demo, tabl
     assert documented_columns(table) == columns
 
 
-def test_the_readme_has_the_key_columns_of_the_wide_tables(demo: Demo) -> None:
+def test_the_key_columns_of_the_wide_tables_are_documented(demo: Demo) -> None:
     wide = [table for table in demo.report.rows if table.startswith("rows_")]
     common = set.intersection(*(set(demo.columns(table).items()) for table in wide))
 
@@ -192,13 +194,13 @@ def test_the_readme_has_the_key_columns_of_the_wide_tables(demo: Demo) -> None:
 
 
 def documented_columns(heading: str) -> dict[str, str]:
-    header, *rows = README.tables(heading)[0]
+    [[header, *rows]] = TABLES.tables(heading)
     assert header == ["column", "type", "meaning"]
     return {name: TYPES[data_type] for column, data_type, _ in rows for name in names(column)}
 
 
 def test_the_entity_diagram_shows_columns_that_are_there(demo: Demo) -> None:
-    [diagram] = [block.code for block in README.blocks("mermaid") if "erDiagram" in block.code]
+    [diagram] = [block.code for block in TABLES.blocks("mermaid") if "erDiagram" in block.code]
     entities = re.findall(r"^    (\w+) \{\n(.*?)^    \}", diagram, re.MULTILINE | re.DOTALL)
 
     assert {name for name, _ in entities} == {"executions", "steps", "cells", "rows_step"}
