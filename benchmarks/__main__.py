@@ -4,7 +4,7 @@ import argparse
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -39,7 +39,7 @@ _ROWS, _FIELDS = 100, 20
 class Table(NamedTuple):
     title: str
     headers: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
     def __str__(self) -> str:
         lines = [f"## {self.title}", "", _line(self.headers), _line(["---"] * len(self.headers))]
@@ -197,6 +197,7 @@ def startup(scale: Scale) -> Table:
     names = {
         "import_dlt": '`python -c "import dlt"`',
         "help": "`load.py --help`",
+        "wrong_usage": "`load.py --no-such-option`",
         "nothing_to_do": "`load.py` with an empty list",
     }
     rows = [(text, f"{run[key]:.2f}", f"{run[key] / run['import_dlt']:.2f}") for key, text in names.items()]

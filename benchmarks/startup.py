@@ -10,7 +10,14 @@ from typing import Any
 from benchmarks.measure import timed
 from further_source.sandbox import Sandbox
 
-_LOAD = Path(__file__).resolve().parent.parent / "pipelines" / "load.py"
+_LOAD = str(Path(__file__).resolve().parent.parent / "pipelines" / "load.py")
+_VARIANTS = {
+    "import_dlt": (["-c", "import dlt"], 0),
+    "help": ([_LOAD, "--help"], 0),
+    "wrong_usage": ([_LOAD, "--no-such-option"], 2),
+    "nothing_to_do": ([_LOAD, "--executions", "empty.txt"], 0),
+}
+"""Arguments for Python, and the exit code that is right."""
 
 
 def commands(times: int) -> dict[str, Any]:
@@ -22,14 +29,14 @@ def commands(times: int) -> dict[str, Any]:
             "SOURCES__FURTHER_SOURCE__BASE_URL": sandbox.base_url,
             "SOURCES__FURTHER_SOURCE__ACCESS_TOKEN": sandbox.issue_token(),
         }
-        nothing = [str(_LOAD), "--executions", "empty.txt"]
-        variants = {"import_dlt": ["-c", "import dlt"], "help": [str(_LOAD), "--help"], "nothing_to_do": nothing}
-        seconds: dict[str, list[float]] = {name: [] for name in variants}
+        seconds: dict[str, list[float]] = {name: [] for name in _VARIANTS}
         for _ in range(times + 1):
-            for name, arguments in variants.items():
+            for name, (arguments, exit_code) in _VARIANTS.items():
                 one: dict[str, float] = {}
                 with timed(one):
-                    subprocess.run([sys.executable, *arguments], env=environment, check=True, capture_output=True)
+                    run = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
+                if run.returncode != exit_code:
+                    raise RuntimeError(f"{name}: exit code {run.returncode}\n{run.stderr}")
                 seconds[name].append(one["seconds"])
     # The first round fills caches and makes the tables.
     return {name: median(values[1:]) for name, values in seconds.items()}

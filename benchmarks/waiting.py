@@ -19,6 +19,7 @@ from further_source import further_source, run_in_slices
 from further_source.executions import ExecutionId
 from further_source.polling.outcomes import Answered, Outcome, Token, TokenOutcome
 from further_source.polling.poll import Request, poll_executions
+from further_source.sandbox import Sandbox, completed
 from further_source.settings import POLLING_PRESETS, PollingSettings
 
 _LATENCY = 0.2  # seconds per request
@@ -155,8 +156,6 @@ def _figures(requests: int, delays: Sequence[float], last: float, count: int | N
 
 def real(count: int, scale: float, rate: float) -> dict[str, Any]:
     """The whole source over HTTP, every time divided by `scale`; times are given back at full scale."""
-    from further_source.sandbox import Sandbox, completed
-
     result: dict[str, Any] = {}
     preset = POLLING_PRESETS["default"]
     taken = durations(count)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import mmdr
+
 PROJECT = Path(__file__).parents[1]
 PAGES = PROJECT / "build" / "pages"
 COPIED = ["*.md", "LICENSE", "docs/*.md", "examples/**/*", "benchmarks/*.md"]
@@ -26,8 +28,6 @@ def main() -> int:
 
 def picture(source: str, language: str, css_class: str, *args: Any, **kwargs: Any) -> str:
     """Draws a fence of mermaid, so that no reader's browser has to fetch the means to; see `zensical.toml`."""
-    import mmdr
-
     # Styles in an SVG hold for all of its page, so each has its own name.
     svg = mmdr.render(source).svg().replace("merman", f"diagram-{crc32(source.encode()):08x}")
     return f'<div class="{css_class}" style="background: white">{svg}</div>'

@@ -9,6 +9,7 @@ from typing import Any
 from further_source.api.client import ClientCredentials, StaticToken
 from further_source.exceptions import ConfigurationError
 from further_source.settings import POLLING_PRESETS, PollingSettings
+from further_source.text import shown
 
 __all__ = ["check_credentials", "check_number", "check_polling", "parse_list"]
 
@@ -46,7 +47,7 @@ def check_number(key: str, value: float, *, least: float, included: bool = True)
     if is_number and (value > least or (included and value == least)):
         return value
     limit = f"{'at least' if included else 'above'} {least:g}"
-    raise ConfigurationError(f"{key} is {_shown(value)}: it must be a number {limit}")
+    raise ConfigurationError(f"{key} is {shown(value)}: it must be a number {limit}")
 
 
 def check_polling(
@@ -67,7 +68,7 @@ def check_polling(
     """
     preset = POLLING_PRESETS.get(polling) if isinstance(polling, str) else None
     if preset is None:
-        raise ConfigurationError(f"polling is {_shown(polling)}: it must be one of {', '.join(POLLING_PRESETS)}")
+        raise ConfigurationError(f"polling is {shown(polling)}: it must be one of {', '.join(POLLING_PRESETS)}")
     given = {
         "initial_interval": initial_interval,
         "backoff_factor": backoff_factor,
@@ -85,7 +86,7 @@ def check_polling(
     check_number("max_wait", max_wait, least=0)
     check_number("max_requests_per_second", max_requests_per_second, least=0.001)
     if not isinstance(max_workers, int):
-        raise ConfigurationError(f"max_workers is {_shown(max_workers)}: it must be a whole number")
+        raise ConfigurationError(f"max_workers is {shown(max_workers)}: it must be a whole number")
     check_number("max_workers", max_workers, least=1)
     return PollingSettings(
         initial_interval=preset.initial_interval,
@@ -106,7 +107,7 @@ def _check_statuses(statuses: Any) -> frozenset[str]:
     for status in listed:
         name = status.strip().lower() if isinstance(status, str) else ""
         if not name or name == "running" or "," in name:
-            raise ConfigurationError(f"terminal_statuses holds {_shown(status)}, which is no status that ends polling")
+            raise ConfigurationError(f"terminal_statuses holds {shown(status)}, which is no status that ends polling")
         checked.add(name)
     if not checked:
         raise ConfigurationError("terminal_statuses is empty: polling would never end")
@@ -128,8 +129,3 @@ def parse_list(key: str, value: Any) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise ConfigurationError(f"{key} is no JSON list: {error}") from None
-
-
-def _shown(value: Any) -> str:
-    text = ascii(value)
-    return text if len(text) <= 80 else text[:77] + "..."

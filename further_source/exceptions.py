@@ -2,15 +2,15 @@
 
 FurtherError
 ├── ConfigurationError    wrong usage or configuration, found before anything is asked
-│   └── ManifestError     the list of executions cannot be read, or names an id that cannot be one
+│   └── ManifestError     the list of executions cannot be read, or holds something that is no execution
 ├── CredentialsError      the API refuses the token, or the client id and secret
-├── AlreadyRunningError   the command's: another load of the same pipeline is running
-└── LoadError             the command's: the destination did not take what arrived (else dlt's PipelineStepFailed)
+├── AlreadyRunningError   another load of the same pipeline is running; only the command raises it
+└── LoadError             the destination failed; only the command raises it, in place of dlt's PipelineStepFailed
 """
 
 
 class FurtherError(Exception):
-    """Base of all errors of this package. `str()` of one is a single line for the user, free of secrets."""
+    """The base of all errors of this package. The text of one is a single line for the user, without secrets."""
 
 
 class ConfigurationError(FurtherError):
@@ -18,11 +18,11 @@ class ConfigurationError(FurtherError):
 
 
 class ManifestError(ConfigurationError):
-    """The list of executions is unreadable or holds a bad id; the message names the file and the line."""
+    """The list of executions cannot be read, or holds a bad id; the message names the file and the line."""
 
 
 class CredentialsError(FurtherError):
-    """The API answered 401 again after one renewal, or refused to give a token."""
+    """The API refused to give a token, or refused the token and, if that could be renewed, the new one too."""
 
 
 class AlreadyRunningError(FurtherError):

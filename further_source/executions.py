@@ -1,4 +1,4 @@
-"""What an execution is known by."""
+"""The identity of an execution."""
 
 from typing import NamedTuple
 

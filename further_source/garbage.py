@@ -1,7 +1,7 @@
-"""Garbage collection while answers or long lists are handled.
+"""Less garbage collection while answers or long lists are handled.
 
-They are many small objects without a cycle: reference counting frees them. The collector, by default, looks through
-all objects of the process again and again as they are made, and finds nothing.
+They are many small objects without cycles, so reference counting frees them. The collector would look through all
+objects of the process again and again while they are made, and find nothing.
 """
 
 import gc
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 __all__ = ["rarely_collected"]
 
-_THRESHOLD = 100_000  # containers made and not yet freed; Python's own is 700
+_THRESHOLD = 100_000  # containers made and not yet freed; Python's default is 700
 
 _lock = threading.Lock()
 _users = 0
@@ -20,7 +20,7 @@ _before = gc.get_threshold()
 
 @contextmanager
 def rarely_collected() -> Iterator[None]:
-    """Collects more rarely within; as before once all that are within have left."""
+    """Lets the collector run more rarely until the last thread that is within has left."""
     global _users, _before
     with _lock:
         if _users == 0:

@@ -1,6 +1,6 @@
-"""Reads the list of executions, from Python, from files and from standard input.
+"""Reads the list of executions from Python values, from files and from standard input.
 
-Everything is read as it is asked for; the first thing that cannot be an execution raises `ManifestError`.
+An item is read when it is asked for; the first one that cannot be an execution raises `ManifestError`.
 """
 
 import csv
@@ -9,11 +9,11 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from functools import lru_cache
 from io import TextIOWrapper
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, TextIO
 
 import fsspec
@@ -23,6 +23,7 @@ from further_source.exceptions import ManifestError
 from further_source.executions import ExecutionId
 from further_source.garbage import rarely_collected
 from further_source.settings import ID_PATTERN
+from further_source.text import shown, shown_url
 
 STANDARD_INPUT = "-"
 WORKFLOW_KEY = "workflow_id"
@@ -31,24 +32,24 @@ EXECUTION_KEYS = ("workflow_execution_id", "execution_id")
 _is_id = re.compile(ID_PATTERN).fullmatch
 _match_line = re.compile(rf"\s*({ID_PATTERN})/({ID_PATTERN})\s*").fullmatch
 
-# A byte that is no UTF-8 is let through the decoder as a surrogate, so that its line can be named.
+# The decoder passes a byte that is no UTF-8 on as a surrogate, so that an error can name its line.
 _TEXT: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
 
 _ID_RULE = "is not an id (letters, digits, - and _, 1 to 128 characters)"
 
 
 class _Problem(Exception):
-    """What is wrong with one item or line; whoever knows the place makes a `ManifestError` of it."""
+    """What is wrong with an item or a line. A caller that knows its place makes a `ManifestError` of it."""
 
 
 def read_executions(source: Iterable[Any], *, origin: str = "executions") -> Iterator[ExecutionId]:
-    """Read executions from Python values.
+    """Reads executions from Python values.
 
     Args:
         source: Any iterable of `"WORKFLOW_ID/EXECUTION_ID"`, of pairs of ids, or of mappings with the keys
             `workflow_id` and `execution_id` or `workflow_execution_id` (others are ignored). A single string,
             mapping or `ExecutionId` is one execution.
-        origin: What errors call the source, as in `executions[3]`.
+        origin: The name of the source in errors, as in `executions[3]`.
 
     Raises:
         ManifestError: An item cannot be an execution. The message names its position, counted from 0.
@@ -65,23 +66,23 @@ def read_executions(source: Iterable[Any], *, origin: str = "executions") -> Ite
 
 
 def read_executions_file(path_or_url: str | os.PathLike[str]) -> Iterator[ExecutionId]:
-    """Read executions from a file, a URL that fsspec can open, or standard input (`-`).
+    """Reads executions from a file, a URL that fsspec can open, or standard input (`-`).
 
-    The text is UTF-8, with or without a byte order mark. The name, less a suffix of compression (`.gz`,
-    `.bz2`, `.xz`, `.zip`), decides how it is read; standard input has none and is told by its first line.
+    The text is UTF-8, with or without a byte order mark. How it is read is decided by the end of the name, before a
+    suffix of compression (`.gz`, `.bz2`, `.xz`, `.zip`) if there is one; for standard input by its first line.
 
     - `.csv`: a header with the columns `workflow_id` and `execution_id` or `workflow_execution_id`; others
       are ignored. Fields may be quoted. Records without any text are skipped.
-    - `.jsonl`, `.ndjson`: a JSON value a line, of the same shapes as in `read_executions`. Blank lines are
+    - `.jsonl`, `.ndjson`: one JSON value per line, of the same shapes as in `read_executions`. Blank lines are
       skipped.
-    - anything else: `WORKFLOW_ID/EXECUTION_ID` a line. Blank lines and lines that start with `#` are skipped.
+    - anything else: one `WORKFLOW_ID/EXECUTION_ID` per line. Blank lines and lines that start with `#` are skipped.
 
     Raises:
-        ManifestError: The file cannot be read, or holds what cannot be an execution. The message names the
-            file (without credentials and query, where it is a URL) and the line, counted from 1.
+        ManifestError: The file cannot be read, or holds something that cannot be an execution. The message names
+            the file (a URL without credentials and query) and the line, counted from 1.
     """
     path = os.fspath(path_or_url)
-    name = _display_name(path)
+    name = "standard input" if path == STANDARD_INPUT else shown_url(path)
     with _open_text(path, name) as text:
         lines = _checked_lines(text, name)
         read_as = _format_of_name(path)
@@ -93,16 +94,16 @@ def read_executions_file(path_or_url: str | os.PathLike[str]) -> Iterator[Execut
 
 
 def merge_executions(*sources: Iterable[ExecutionId]) -> list[ExecutionId]:
-    """All executions of all sources in their order. One that comes twice counts once, where it came first."""
+    """All executions of all sources, in their order. An execution that comes twice is kept where it came first."""
     with rarely_collected():
         return list(dict.fromkeys(chain.from_iterable(sources)))
 
 
 def shard(executions: Iterable[ExecutionId], index: int, count: int) -> Iterator[ExecutionId]:
-    """Those of part `index` (from 1) of `count` parts, in their order.
+    """The executions of part `index` (from 1) of `count` parts, in their order.
 
-    The parts have nothing in common, and all executions together. Which part an execution is in follows from its ids
-    and `count` alone: it is the same on every machine, today and later, whatever else is listed.
+    Each execution is in exactly one part. Its ids and `count` alone decide which: it is the same part on every machine,
+    today and later, whatever else is listed.
 
     Raises:
         ValueError: `index` is not one of 1 to `count`.
@@ -140,7 +141,7 @@ def _read_jsonl(lines: Iterable[str], name: str) -> Iterator[ExecutionId]:
 
 
 def _read_csv(lines: Iterable[str], name: str) -> Iterator[ExecutionId]:
-    # Not strict, an unclosed quote would swallow the executions after it in silence.
+    # Without `strict`, an unclosed quote would silently swallow the executions after it.
     reader = csv.reader(lines, strict=True, skipinitialspace=True)
     columns: dict[str, int] = {}
     simple: tuple[int, ...] | None = None
@@ -170,12 +171,14 @@ def _execution(item: object) -> ExecutionId:
     if isinstance(item, str):
         workflow_id, slash, execution_id = item.strip().partition("/")
         if not slash or "/" in execution_id:
-            raise _Problem(f"{_shown(item)} is not WORKFLOW_ID/EXECUTION_ID")
+            raise _Problem(f"{shown(item)} is not WORKFLOW_ID/EXECUTION_ID")
         return _checked(workflow_id, execution_id)
     if isinstance(item, (dict, Mapping)):
         return _from_mapping(item)
-    if isinstance(item, (list, tuple, Sequence)) and not isinstance(item, (bytes, bytearray)) and len(item) == 2:
-        return _checked(item[0], item[1])
+    if isinstance(item, Iterable) and not isinstance(item, (bytes, bytearray, Set)):
+        pair = tuple(islice(item, 3))
+        if len(pair) == 2:
+            return _checked(*pair)
     raise _Problem(
         f"{_kind(item)}, not an execution (text WORKFLOW_ID/EXECUTION_ID, a pair of ids,"
         " or an object with workflow_id and execution_id)"
@@ -189,7 +192,7 @@ def _from_mapping(item: Mapping[Any, Any]) -> ExecutionId:
 
 
 def _clean_ids(record: list[str], workflow: int, execution: int) -> ExecutionId | None:
-    """The ids at these positions where there is nothing to trim or to complain of: nearly always, and quickly."""
+    """The ids at these positions, or None if they need trimming or are wrong. Quick, because most records are clean."""
     try:
         workflow_id, execution_id = _clean_workflow_id(record[workflow]), record[execution]
     except IndexError:
@@ -218,7 +221,7 @@ def _id_columns(header: list[str]) -> dict[str, int]:
     try:
         _check_keys(WORKFLOW_KEY in columns, any(key in columns for key in EXECUTION_KEYS), "column")
     except _Problem as problem:
-        raise _Problem(f"{problem}; the header is {_shown(','.join(names))}") from None
+        raise _Problem(f"{problem}; the header is {shown(','.join(names))}") from None
     for column in columns:
         if names.count(column) > 1:
             raise _Problem(f"the column {column} comes twice")
@@ -236,7 +239,7 @@ def _check_keys(has_workflow: bool, has_execution: bool, noun: str) -> None:
 
 
 def _same_id(workflow_id: object, executions: Mapping[str, object]) -> ExecutionId:
-    """`executions` is what stands under the names that an execution's id goes by, one or both."""
+    """The checked ids. `executions` has the execution's id under one or both of the names it may have."""
     first, *others = [_checked(workflow_id, value, key) for key, value in executions.items()]
     if any(other != first for other in others):
         raise _Problem("execution_id and workflow_execution_id are both there and differ")
@@ -252,13 +255,13 @@ def _id(key: str, value: object) -> str:
         hint = "; ids are text, so put it in quotes" if _is_number(value) else f", which {_ID_RULE}"
         raise _Problem(f"{key} is {_kind(value)}{hint}")
     if not (match := _is_id(value)):
-        raise _Problem(f"{key} {_shown(value)} {_ID_RULE}")
-    return match[0]  # not `value`, which may be of a subclass
+        raise _Problem(f"{key} {shown(value)} {_ID_RULE}")
+    return match[0]  # not `value`, which may be an instance of a subclass
 
 
 @lru_cache(maxsize=1024)
 def _shared(workflow_id: str) -> str:
-    """One object for equal ids: long lists name few workflows, and this saves a third of their memory."""
+    """The same object for equal ids. Long lists name few workflows, so this saves a third of their memory."""
     return workflow_id
 
 
@@ -281,13 +284,13 @@ def _open_text(path: str, name: str) -> Iterator[TextIO]:
         try:
             yield text
         finally:
-            text.detach()  # or standard input would be closed with it
+            text.detach()  # else standard input would be closed with it
         return
     file = None
     try:
         file = fsspec.open(path, "rt", compression=infer_compression(_file_name(path)), **_TEXT)
         text = file.open()
-    except Exception as error:  # a filesystem's package may raise anything
+    except Exception as error:  # the package of a filesystem may raise anything
         if file is not None:
             file.close()
         raise ManifestError(f"{name}: {_reason(error)}") from None
@@ -306,7 +309,7 @@ def _checked_lines(text: TextIO, name: str) -> Iterator[str]:
             yield line
     except ManifestError:
         raise
-    except Exception as error:  # and so may a decompressor
+    except Exception as error:  # so may a decompressor
         place = f", after line {number}" if number else ""
         raise ManifestError(f"{name}: {_reason(error)}{place}") from None
 
@@ -320,7 +323,7 @@ def _is_unicode(line: str) -> bool:
 
 
 def _split_blank_start(lines: Iterator[str]) -> tuple[list[str], Iterator[str]]:
-    """The lines up to the first that is not blank, which is the last of them, and those that follow."""
+    """The lines up to and including the first that is not blank, and the lines after it."""
     start = []
     for line in lines:
         start.append(line)
@@ -348,26 +351,10 @@ def _format_of_name(path: str) -> str:
 
 
 def _file_name(path: str) -> str:
-    """The path, in a URL without what follows `?`. Of a chain (`zip://a.csv::s3://b/c.zip`) the first."""
+    """The path, without its query if it is a URL. Of chained URLs (`zip://a.csv::s3://b/c.zip`) the first."""
     if "://" not in path:
         return path
     return next(part for part in path.split("::") if "://" in part).partition("?")[0]
-
-
-def _display_name(path: str) -> str:
-    if path == STANDARD_INPUT:
-        return "standard input"
-    if "://" in path:
-        # A secret key may hold a slash: where a colon is followed by no port, all up to the last @ goes.
-        path = re.sub(r"://(?:[^/]*@|[^/:]*:(?!\d*(?:/|$)).*@)", "://***@", path, flags=re.DOTALL)
-        path = re.sub(r"\?.*", "?***", path, flags=re.DOTALL)
-    return path if path.isprintable() and 0 < len(path) <= 200 else _shown(path)
-
-
-def _shown(text: str) -> str:
-    """The text in quotes, on one line and of bounded length, whatever it holds."""
-    shown = repr(text[:81])
-    return shown if len(shown) <= 82 else shown[:78] + "..." + shown[0]
 
 
 def _is_number(value: object) -> bool:

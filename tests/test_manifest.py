@@ -8,7 +8,9 @@ import re
 import sys
 import uuid
 from collections import UserDict
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, NoReturn, ParamSpec
 
 import fsspec
 import pytest
@@ -20,25 +22,29 @@ from further_source.executions import ExecutionId
 from further_source.manifest import merge_executions, read_executions, read_executions_file
 from further_source.settings import ID_PATTERN
 
+P = ParamSpec("P")
+WriteFile = Callable[[str, str | bytes], str]
+GiveInput = Callable[[str | bytes], None]
+
 A = ExecutionId("wf", "ex-1")
 B = ExecutionId("wf", "ex_2")
 RULE = "is not an id (letters, digits, - and _, 1 to 128 characters)"
 
 
-def error_of(call, *args, **kwargs):
+def error_of(read: Callable[P, Iterable[ExecutionId]], *args: P.args, **kwargs: P.kwargs) -> str:
     with pytest.raises(ManifestError) as caught:
-        list(call(*args, **kwargs))
+        list(read(*args, **kwargs))
     message = str(caught.value)
     assert message.isprintable(), "one line without control characters"
     return message
 
 
 @pytest.fixture
-def file(tmp_path, monkeypatch):
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteFile:
     """Writes a file into the working directory and returns its name."""
     monkeypatch.chdir(tmp_path)
 
-    def write(name, content):
+    def write(name: str, content: str | bytes) -> str:
         Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
         return name
 
@@ -46,8 +52,8 @@ def file(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def standard_input(monkeypatch):
-    def give(content):
+def standard_input(monkeypatch: pytest.MonkeyPatch) -> GiveInput:
+    def give(content: str | bytes) -> None:
         data = content if isinstance(content, bytes) else content.encode()
         # Any encoding but UTF-8, as a locale may ask for.
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="cp1252"))
@@ -77,18 +83,18 @@ class Text(str):
     ],
     ids=["strings", "iterator", "pairs", "execution ids", "mappings", "mappings with the API's own name"],
 )
-def test_python_values_of_every_shape_are_read(source):
+def test_python_values_of_every_shape_are_read(source: Iterable[Any]) -> None:
     executions = list(read_executions(source))
     assert executions == [A, B]
     assert {type(part) for execution in executions for part in execution} == {str}
 
 
 @pytest.mark.parametrize("single", ["wf/ex-1", A, {"workflow_id": "wf", "execution_id": "ex-1"}])
-def test_a_single_execution_need_not_be_in_a_list(single):
+def test_a_single_execution_need_not_be_in_a_list(single: Any) -> None:
     assert list(read_executions(single)) == [A]
 
 
-def test_an_empty_list_is_no_error():
+def test_an_empty_list_is_no_error() -> None:
     assert list(read_executions([])) == []
 
 
@@ -104,7 +110,7 @@ def test_an_empty_list_is_no_error():
         ("wf/é", f"execution_id 'é' {RULE}"),
         ("wf/٣", f"execution_id '٣' {RULE}"),
         ("wf/a\nb\x1b[0m", rf"execution_id 'a\nb\x1b[0m' {RULE}"),
-        ("wf/" + "x" * 129, f"execution_id '{'x' * 77}...' {RULE}"),
+        ("wf/" + "x" * 129, f"execution_id '{'x' * 77}…' {RULE}"),
         (("wf", "ex\n"), rf"execution_id 'ex\n' {RULE}"),
         (("wf", 7), "execution_id is a number; ids are text, so put it in quotes"),
         ((7.5, "ex"), "workflow_id is a number; ids are text, so put it in quotes"),
@@ -120,7 +126,7 @@ def test_an_empty_list_is_no_error():
         ),
     ],
 )
-def test_an_item_that_cannot_be_an_execution_is_named_by_its_position(item, problem):
+def test_an_item_that_cannot_be_an_execution_is_named_by_its_position(item: Any, problem: str) -> None:
     assert error_of(read_executions, ["wf/ex", item]) == f"executions[1]: {problem}"
 
 
@@ -134,15 +140,16 @@ def test_an_item_that_cannot_be_an_execution_is_named_by_its_position(item, prob
         (b"wf", "of type bytes"),
     ],
 )
-def test_an_item_of_no_known_shape_is_told_what_is_expected(item, kind):
+def test_an_item_of_no_known_shape_is_told_what_is_expected(item: Any, kind: str) -> None:
     assert error_of(read_executions, [item], origin="arguments") == (
         f"arguments[0]: {kind}, not an execution (text WORKFLOW_ID/EXECUTION_ID, a pair of ids,"
         " or an object with workflow_id and execution_id)"
     )
 
 
-def test_a_value_that_is_no_list_is_an_error():
-    assert error_of(read_executions, 7) == "executions: a number, not a list of executions"
+def test_a_value_that_is_no_list_is_an_error() -> None:
+    number: Any = 7
+    assert error_of(read_executions, number) == "executions: a number, not a list of executions"
 
 
 LINES = "wf/ex-1\nwf/ex_2\n"
@@ -179,11 +186,11 @@ READABLE = {
 
 
 @pytest.mark.parametrize(("name", "content"), READABLE.values(), ids=READABLE)
-def test_a_file_is_read_by_its_name(file, name, content):
+def test_a_file_is_read_by_its_name(file: WriteFile, name: str, content: str | bytes) -> None:
     assert list(read_executions_file(file(name, content))) == [A, B]
 
 
-def test_a_path_object_is_read(file, tmp_path):
+def test_a_path_object_is_read(file: WriteFile, tmp_path: Path) -> None:
     file("list.csv", CSV)
     assert list(read_executions_file(tmp_path / "list.csv")) == [A, B]
 
@@ -197,12 +204,12 @@ def test_a_path_object_is_read(file, tmp_path):
     ],
     ids=["csv.gz", "jsonl.bz2", "gz"],  # the same in each process: gzip writes the time
 )
-def test_compressed_files_are_read_by_the_name_within(file, name, content):
+def test_compressed_files_are_read_by_the_name_within(file: WriteFile, name: str, content: str | bytes) -> None:
     assert list(read_executions_file(file(name, content))) == [A, B]
 
 
 @pytest.mark.parametrize("name", ["list.csv", "list.csv.gz"])
-def test_a_url_is_read_whatever_its_query(name):
+def test_a_url_is_read_whatever_its_query(name: str) -> None:
     data = CSV.encode()
     path = f"memory://{uuid.uuid4()}/{name}?signature=secret"
     with fsspec.open(path, "wb") as target:
@@ -221,7 +228,7 @@ def test_a_url_is_read_whatever_its_query(name):
         ("list.jsonl", "\n"),
     ],
 )
-def test_a_file_without_executions_is_no_error(file, name, content):
+def test_a_file_without_executions_is_no_error(file: WriteFile, name: str, content: str | bytes) -> None:
     assert list(read_executions_file(file(name, content))) == []
 
 
@@ -238,19 +245,19 @@ def test_a_file_without_executions_is_no_error(file, name, content):
         '\n "wf/ex-1"\n"wf/ex_2"',
     ],
 )
-def test_standard_input_is_read_by_its_first_line(standard_input, content):
+def test_standard_input_is_read_by_its_first_line(standard_input: GiveInput, content: str | bytes) -> None:
     standard_input(content)
     assert list(read_executions_file("-")) == [A, B]
     assert not sys.stdin.closed
 
 
 @pytest.mark.parametrize("content", ["", "\n \n", "workflow_id,execution_id\n"])
-def test_standard_input_without_executions_is_no_error(standard_input, content):
+def test_standard_input_without_executions_is_no_error(standard_input: GiveInput, content: str | bytes) -> None:
     standard_input(content)
     assert list(read_executions_file("-")) == []
 
 
-def test_standard_input_is_utf8_whatever_the_locale(standard_input):
+def test_standard_input_is_utf8_whatever_the_locale(standard_input: GiveInput) -> None:
     standard_input("wf/ex-1\nwf/ö")
     assert error_of(read_executions_file, "-") == f"standard input, line 2: execution_id 'ö' {RULE}"
     standard_input("a,b\nwf,ex")
@@ -262,7 +269,7 @@ def test_standard_input_is_utf8_whatever_the_locale(standard_input):
     assert error_of(read_executions_file, "-") == "standard input, line 1: not text in UTF-8"
 
 
-def test_a_closed_standard_input_is_an_error(monkeypatch):
+def test_a_closed_standard_input_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     assert error_of(read_executions_file, "-") == "standard input: not open"
 
@@ -363,25 +370,27 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize(("name", "content", "message"), UNREADABLE.values(), ids=UNREADABLE)
-def test_what_cannot_be_read_is_named_by_file_and_line(file, name, content, message):
+def test_what_cannot_be_read_is_named_by_file_and_line(
+    file: WriteFile, name: str, content: str | bytes, message: str
+) -> None:
     assert error_of(read_executions_file, file(name, content)).startswith(message)
 
 
-def test_columns_that_differ_are_an_error(file):
+def test_columns_that_differ_are_an_error(file: WriteFile) -> None:
     name = file("list.csv", "workflow_id,execution_id,workflow_execution_id\nwf,ex,ex\nwf,ex,ex_2\n")
     assert error_of(read_executions_file, name) == (
         "list.csv, line 3: execution_id and workflow_execution_id are both there and differ"
     )
 
 
-def test_what_stands_before_a_bad_line_is_still_yielded(file):
+def test_what_stands_before_a_bad_line_is_still_yielded(file: WriteFile) -> None:
     executions = read_executions_file(file("list.txt", "wf/ex-1\nwf/ex_2\nwf\n"))
     assert [next(executions), next(executions)] == [A, B]
     with pytest.raises(ManifestError):
         next(executions)
 
 
-def test_a_file_that_ends_early_tells_how_far_it_was_read(file):
+def test_a_file_that_ends_early_tells_how_far_it_was_read(file: WriteFile) -> None:
     content = gzip.compress("".join(f"wf/{uuid.uuid4()}\n" for _ in range(10_000)).encode())
     message = error_of(read_executions_file, file("list.gz", content[:-100]))
     assert re.fullmatch(r"list\.gz: cannot be read \(EOFError\), after line \d+", message)
@@ -398,28 +407,30 @@ def test_a_file_that_ends_early_tells_how_far_it_was_read(file):
         ("nope://bucket/list.csv", "nope://bucket/list.csv: not a path or a kind of URL that fsspec knows"),
         ("a\nb\x1b.csv", r"'a\nb\x1b.csv': no such file"),
         ("a\0b", r"'a\x00b': cannot be read (ValueError)"),
-        ("x" * 5000, f"'{'x' * 77}...': cannot be read ({os.strerror(errno.ENAMETOOLONG)})"),
+        ("x" * 5000, f"'{'x' * 77}…': cannot be read ({os.strerror(errno.ENAMETOOLONG)})"),
     ],
 )
-def test_a_file_that_cannot_be_opened_is_named(tmp_path, monkeypatch, path, message):
+def test_a_file_that_cannot_be_opened_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, message: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert error_of(read_executions_file, path) == message
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read_is_named(file, tmp_path):
+def test_a_file_that_may_not_be_read_is_named(file: WriteFile, tmp_path: Path) -> None:
     name = file("list.csv", CSV)
     (tmp_path / name).chmod(0)
     assert error_of(read_executions_file, name) == "list.csv: permission denied"
 
 
-class Failing(fsspec.AbstractFileSystem):
+class Failing(fsspec.AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
     """A filesystem as its users meet it: every error is told with the signed URL."""
 
     protocol = "failing"
     error: Exception
 
-    def _open(self, path, **kwargs):
+    def _open(self, path: str, **kwargs: Any) -> NoReturn:
         raise self.error
 
 
@@ -437,7 +448,9 @@ class HttpError(Exception):
         (ImportError("Install s3fs\nto access S3"), "a package is missing (Install s3fs to access S3)"),
     ],
 )
-def test_errors_of_a_filesystem_are_told_without_secrets(monkeypatch, error, reason):
+def test_errors_of_a_filesystem_are_told_without_secrets(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
     fsspec.register_implementation("failing", Failing, clobber=True)
     monkeypatch.setattr(Failing, "error", error, raising=False)
     message = error_of(read_executions_file, "failing://user:secret@host/list.csv?token=secret")
@@ -455,17 +468,17 @@ def test_errors_of_a_filesystem_are_told_without_secrets(monkeypatch, error, rea
         ("nope://bucket/by@mail/a.csv", "nope://bucket/by@mail/a.csv"),
     ],
 )
-def test_credentials_and_queries_of_urls_are_not_shown(url, shown):
+def test_credentials_and_queries_of_urls_are_not_shown(url: str, shown: str) -> None:
     assert error_of(read_executions_file, url).startswith(f"{shown}: ")
 
 
-def test_an_error_does_not_bring_the_filesystem_error_along():
+def test_an_error_does_not_bring_the_filesystem_error_along() -> None:
     with pytest.raises(ManifestError) as caught:
         list(read_executions_file("nope://user:secret@host/list.csv"))
     assert caught.value.__suppress_context__
 
 
-def test_lists_add_up_and_duplicates_count_once_where_they_first_came():
+def test_lists_add_up_and_duplicates_count_once_where_they_first_came() -> None:
     first = read_executions(["wf/2", "wf/1", "wf/2"])
     second = read_executions(["other/1", "wf/1", "wf/3"])
     assert merge_executions(first, second) == [
@@ -477,7 +490,7 @@ def test_lists_add_up_and_duplicates_count_once_where_they_first_came():
     assert merge_executions() == []
 
 
-def test_executions_of_one_workflow_share_its_id(file):
+def test_executions_of_one_workflow_share_its_id(file: WriteFile) -> None:
     content = "".join(json.dumps({"workflow_id": "wf-1", "execution_id": str(n)}) + "\n" for n in range(100))
     executions = list(read_executions_file(file("list.jsonl", content)))
     assert len({id(execution.workflow_id) for execution in executions}) == 1
@@ -506,7 +519,7 @@ PIECES = [
 )
 @example(content=b"wf/ex")
 @example(content=b"workflow_id,execution_id\nwf,ex\n")
-def test_whatever_a_file_holds_it_is_ids_or_a_one_line_error(suffix, content):
+def test_whatever_a_file_holds_it_is_ids_or_a_one_line_error(suffix: str, content: bytes) -> None:
     path = f"memory://hypothesis/list.{suffix}"
     with fsspec.open(path, "wb") as target:
         target.write(content)

@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import dlt
+import numpy as np
+import pandas as pd
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from dlt.common import logger as dlt_logger
+from dlt.common.configuration.container import Container
+from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from further_source import ConfigurationError, CredentialsError, Report, further_source, run_in_slices, session
+from further_source import ConfigurationError, CredentialsError, Report, further_source, run, run_in_slices
 from further_source.command.failures import as_further_error
-from further_source.sandbox import Reply, Sandbox, cell, completed, error, failed, running, step
+from further_source.sandbox import AnyReply, Reply, Sandbox, cell, completed, error, failed, running, step
 from further_source.tables.cells import RowGroups
 from tests.conftest import MakePipeline
 from tests.support.loading import (
@@ -307,6 +312,12 @@ def test_ids_of_two_workflows_do_not_meet(sandbox: Sandbox, pipeline: dlt.Pipeli
             id="mappings",
         ),
         pytest.param((f"{WORKFLOW}/{name}" for name in "ab"), id="generator"),
+        pytest.param(pd.Series([f"{WORKFLOW}/a", f"{WORKFLOW}/b"]), id="pandas series"),
+        pytest.param(pd.DataFrame([[WORKFLOW, "a"], [WORKFLOW, "b"]]).itertuples(index=False), id="pandas tuples"),
+        pytest.param(np.array([f"{WORKFLOW}/a", f"{WORKFLOW}/b"]), id="numpy texts"),
+        pytest.param(np.array([[WORKFLOW, "a"], [WORKFLOW, "b"]]), id="numpy pairs"),
+        pytest.param(pl.Series([f"{WORKFLOW}/a", f"{WORKFLOW}/b"]), id="polars series"),
+        pytest.param(dict.fromkeys([f"{WORKFLOW}/a", f"{WORKFLOW}/b"]).keys(), id="keys"),
     ],
 )
 def test_the_list_may_be_any_iterable(sandbox: Sandbox, pipeline: dlt.Pipeline, executions: Any) -> None:
@@ -436,7 +447,7 @@ def test_reload_leaves_no_stale_row(sandbox: Sandbox, make_pipeline: MakePipelin
 def test_reload_without_an_ending_leaves_what_was_loaded_and_says_so(
     sandbox: Sandbox, make_pipeline: MakePipeline, log: list[str]
 ) -> None:
-    answers = {
+    answers: dict[str, AnyReply] = {
         "not_found": error(404),
         "forbidden": error(403),
         "unreachable": error(500),
@@ -518,13 +529,25 @@ def test_slices_load_each_execution_once_and_in_several_loads(sandbox: Sandbox, 
 def test_a_load_is_cut_where_much_has_come(
     sandbox: Sandbox, pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "_LOAD_BYTES", 1)
+    monkeypatch.setattr(run, "SLICE_BYTES", 1)
     for name, seconds in {"a": 0, "late": 1.5}.items():
         sandbox.serve(WORKFLOW, name, completed(WORKFLOW, name, [step("Extract", [cells_of(x=1)])]), after=seconds)
     run_in_slices(pipeline, source_of(sandbox, ["a", "late"], max_wait=10, commit_interval=3600))
 
     assert ids(pipeline, "cells") == ["a", "late"]
     assert query(pipeline, "SELECT count(DISTINCT _dlt_load_id) FROM cells") == [(2,)]
+
+
+def test_a_run_in_one_piece_is_not_cut_however_much_comes(
+    sandbox: Sandbox, pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "SLICE_BYTES", 1)
+    for name, seconds in {"a": 0, "late": 1.5}.items():
+        sandbox.serve(WORKFLOW, name, completed(WORKFLOW, name, [step("Extract", [cells_of(x=1)])]), after=seconds)
+    pipeline.run(source_of(sandbox, ["a", "late"], max_wait=10, commit_interval=0))
+
+    assert ids(pipeline, "cells") == ["a", "late"]
+    assert query(pipeline, "SELECT count(DISTINCT _dlt_load_id) FROM cells") == [(1,)]
 
 
 def test_cells_come_in_full_row_groups_in_every_slice(
@@ -723,9 +746,6 @@ def test_configuration_comes_from_the_section_of_the_source(
 
 
 def test_configuration_comes_from_toml_files(sandbox: Sandbox, make_pipeline: MakePipeline, tmp_path: Path) -> None:
-    from dlt.common.configuration.container import Container
-    from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
-
     serve_rows(sandbox, "a", cells_of(x=1))
     (tmp_path / ".dlt").mkdir()
     (tmp_path / ".dlt" / "config.toml").write_text(

@@ -1,6 +1,7 @@
 """The API: a token, a path, one request, one outcome.
 
-Nothing here retries or sleeps, and nothing the network or the API does raises: see `outcomes`.
+Nothing here retries or sleeps. Whatever the network or the API does becomes an outcome (`polling.outcomes`), never an
+exception.
 """
 
 import email.utils
@@ -46,6 +47,7 @@ from further_source.settings import (
     TOKEN_LEEWAY_SHARE,
     TOKEN_PATH,
 )
+from further_source.text import printable, shortened
 
 __all__ = ["Client", "ClientCredentials", "StaticToken", "check_base_url"]
 
@@ -71,12 +73,12 @@ class ClientCredentials:
 
 
 def check_base_url(url: str) -> str:
-    """Returns the URL without trailing slash, its scheme and host in lower case.
+    """The URL without its trailing slash, its scheme and host in lower case.
 
     Raises:
-        ConfigurationError: It is no http(s) URL with a host, has a user, password, query or fragment, or is
-            `http://` on a host that is not this one. The message does not show the URL: what is wrong with
-            it may be a password.
+        ConfigurationError: The URL is no http(s) URL with a host, or has a user, a password, a query or a fragment,
+            or is an `http://` URL of another machine. The message does not show the URL, because it may hold a
+            password.
     """
     url = url.strip() if isinstance(url, str) else ""
     try:
@@ -127,14 +129,14 @@ class Client:
         """Sends nothing yet.
 
         Args:
-            base_url: See `check_base_url`; may have a path, below which the API's paths are.
-            credentials: What requests are authorized by.
+            base_url: As `check_base_url` takes it. If it has a path, the API's paths are appended to that.
+            credentials: A token, or what to get one with.
             request_timeout: Seconds from the start of a request to the last byte of its answer.
             max_workers: How many connections are kept open for reuse.
-            clock: Seconds, on which the times of tokens are told.
+            clock: Gives seconds; when a token expires is told on this clock.
 
         Raises:
-            ConfigurationError: The base URL, the static token or the timeout cannot work.
+            ConfigurationError: The base URL, the static token or the timeout has a value that cannot work.
         """
         if not 0 < request_timeout <= MAX_REQUEST_TIMEOUT:
             raise ConfigurationError("request_timeout must be above 0, and a day (86400 s) at most")
@@ -153,7 +155,7 @@ class Client:
         """Asks once for an execution.
 
         Raises:
-            ValueError: The ids or the token cannot be sent, which is the caller's mistake.
+            ValueError: The caller gave ids or a token that cannot be sent.
         """
         if not all(re.fullmatch(ID_PATTERN, part) for part in execution):
             raise ValueError("not an id of a workflow or an execution")
@@ -168,7 +170,7 @@ class Client:
         return _execution_outcome(answer, execution, tell)
 
     def request_token(self) -> TokenOutcome:
-        """Asks once for a new token. It is to be renewed when a tenth of its life is left, 60 s at most.
+        """Asks once for a new token. It should be renewed once a tenth of its life is left, 60 s at most.
 
         Raises:
             RuntimeError: The client has a static token, see `renewable`.
@@ -185,7 +187,7 @@ class Client:
         return _token_outcome(answer, asked_at, tell)
 
     def close(self) -> None:
-        """Closes the connections. Requests under way are cut short and come to a `Failure`."""
+        """Closes the connections. Requests under way are cut short; their outcome is a `Failure`."""
         self._http.close()
 
     def _secrets(self) -> tuple[str, ...]:
@@ -231,7 +233,7 @@ def _read_execution(answer: HttpAnswer, execution: ExecutionId, tell: "_Teller")
     try:
         payload = _read_json(answer)
     except ValueError as error:
-        # What is no JSON at all tells most by how it begins: the page of a proxy, say.
+        # A body that is no JSON, such as a proxy's error page, tells most by its first characters.
         shown = "" if answer.broken else _excerpt(answer.body)
         return Failure(tell(str(error), shown))
     if not isinstance(payload, dict):
@@ -251,7 +253,7 @@ def _read_token(answer: HttpAnswer, asked_at: float, tell: "_Teller") -> TokenOu
     try:
         payload = _read_json(answer)
     except ValueError as error:
-        return Failure(tell(str(error)))  # without the body's beginning: it could be a token's
+        return Failure(tell(str(error)))  # the body is not shown: it could hold a token
     value = payload.get("access_token") if isinstance(payload, dict) else None
     if not isinstance(value, str) or not value:
         return Failure(tell(f"{answer.status}: the answer has no `access_token`"))
@@ -272,7 +274,7 @@ def _seconds(value: Any) -> float | None:
 
 
 def _read_json(answer: HttpAnswer) -> Any:
-    """The body, whatever its content type says; ValueError with a text for the user if it is not JSON."""
+    """The body parsed as JSON, whatever its content type; a ValueError tells the user why it cannot be."""
     if answer.broken:
         raise ValueError(f"{answer.status}: {answer.broken}")
     if not answer.body.strip():
@@ -290,20 +292,20 @@ def _tell_redirect(answer: HttpAnswer, tell: "_Teller") -> str:
     except ValueError:
         target = ""
     else:
-        # Neither user nor query: signed URLs and session ids would end up in a table.
+        # Without user and query: these may hold secrets, and the text ends up in a table.
         host = parts.netloc.rpartition("@")[2]
         target = f"{parts.scheme}://{host}{parts.path}" if host else parts.path
     return tell(f"answered with a redirect ({answer.status}), redirects are not followed", target)
 
 
 def _tell_error(answer: HttpAnswer, tell: "_Teller") -> str:
-    if answer.broken:  # half of a body could end with half of a secret, which nobody would recognize
+    if answer.broken:  # half a body could end with half a secret, which nothing would find
         return tell(f"{answer.status}: {answer.broken}")
     return tell(str(answer.status), _detail(answer.body) or _excerpt(answer.body))
 
 
 def _detail(body: bytes) -> str:
-    """The text of the API's error body: `detail` is a text, or a list of `loc` and `msg` for a 422."""
+    """The text in the API's error body: its `detail` is a text or, for a 422, a list of `loc` and `msg`."""
     try:
         payload = jsontext.loads(body)
     except ValueError:
@@ -326,7 +328,7 @@ def _excerpt(body: bytes) -> str:
 
 
 def _retry_after(answer: HttpAnswer) -> float | None:
-    """Seconds that `Retry-After` asks for, from its seconds or its HTTP date."""
+    """The seconds to wait by `Retry-After`, which holds either seconds or an HTTP date; None without one."""
     text = answer.headers.get("Retry-After", "").strip()
     try:
         seconds = float(text)
@@ -345,29 +347,27 @@ class _Teller:
 
     def __init__(self, secrets: Iterable[str], prefix: str = "") -> None:
         spellings = {spelling for secret in secrets if secret for spelling in _spellings(secret)}
-        # The longest first, or a part of it would be replaced and the rest stay.
+        # The longest first: if one spelling is part of another, the rest of the longer one would stay.
         longest_first = sorted(spellings, key=len, reverse=True)
         self._secret = re.compile("|".join(map(_pattern, longest_first))) if spellings else None
         self._prefix = prefix
 
     def __call__(self, ours: str, theirs: str = "") -> str:
-        """Our own words, and what the API said, which may echo what it was sent."""
-        if self._secret:  # before anything is cut, or the beginning of a secret would stay
+        """One line of `ours`, our own words, and `theirs`, which the API said and which may echo a secret."""
+        if self._secret:  # before the text is cut: the cut could leave the beginning of a secret
             theirs = self._secret.sub("***", theirs)
         text = f"{self._prefix}{ours}: {theirs}" if theirs else self._prefix + ours
-        # No character becomes shorter, so the line is cut by this or below.
-        line = "".join(map(_visible, text[: _MAX_ERROR_TEXT + 1]))
-        return line if len(line) <= _MAX_ERROR_TEXT else line[: _MAX_ERROR_TEXT - 1] + "…"
+        return shortened(printable(text[: _MAX_ERROR_TEXT + 1]), _MAX_ERROR_TEXT)
 
 
 def _pattern(spelling: str) -> str:
-    """A short one only where it stands alone: nobody's words are to be blotted out for a secret like `b`."""
+    """What to look for. A short secret, such as `b`, counts only as a whole word: else it would blot out others."""
     pattern = re.escape(spelling)
     return pattern if len(spelling) >= _LONG_SECRET else rf"(?<!\w){pattern}(?!\w)"
 
 
 def _spellings(secret: str) -> tuple[str, ...]:
-    """The secret as it is, inside JSON text and inside a URL: an API may echo it in any of them."""
+    """The secret as it is, as in a JSON text, and as in a URL: an API may echo it in any of these."""
     return (
         secret,
         json.dumps(secret)[1:-1],
@@ -375,7 +375,3 @@ def _spellings(secret: str) -> tuple[str, ...]:
         quote(secret),
         quote(secret, safe=""),
     )
-
-
-def _visible(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode()

@@ -1,7 +1,7 @@
 """One HTTP exchange with one host, cut at its deadline: no retry, no redirect, no cookie.
 
-The deadline is of the whole exchange, also where the other side sends a byte now and then: a thread that watches shuts
-the connection down.
+The deadline holds for the whole exchange. Timeouts of requests and of sockets hold for one read each, so a server that
+sends a byte now and then outlasts them. Therefore a thread watches the time, and shuts the connection down.
 """
 
 import contextlib
@@ -29,12 +29,12 @@ from further_source.exceptions import ConfigurationError
 
 __all__ = ["MAX_ERROR_BODY", "MAX_REQUEST_TIMEOUT", "HttpAnswer", "NoAnswer", "Transport", "is_loopback"]
 
-MAX_REQUEST_TIMEOUT = 86_400.0  # seconds; sockets take no infinite ones
-MAX_ERROR_BODY = 64 * 1024  # bytes of a refusal that are read, for its text alone
+MAX_REQUEST_TIMEOUT = 86_400.0  # seconds; sockets do not take infinity
+MAX_ERROR_BODY = 64 * 1024  # bytes that are read of a refusal; only its text is wanted
 
 
 class HttpAnswer(NamedTuple):
-    """An HTTP answer. `broken` says why its body is not to be relied on, and is None where it is whole."""
+    """An HTTP answer. `broken` tells why the body is not whole; None where it is."""
 
     status: int
     headers: Mapping[str, str]
@@ -60,8 +60,8 @@ class Transport:
         self._base_url = base_url
         self._timeout = request_timeout
         self._watchdog = _Watchdog()
-        # An adapter without a session: sessions keep cookies, put .netrc in place of our Authorization
-        # header, and look into redirects. dlt's own client is such a session, and sleeps besides.
+        # An adapter without a session: a session keeps cookies, replaces our Authorization header by what .netrc
+        # holds, and handles redirects. dlt's own client is a session too, and sleeps.
         self._adapter = _Adapter(pool_connections=2, pool_maxsize=max_workers, max_retries=0)
         loopback = is_loopback(urlsplit(base_url).hostname or "")
         self._proxies = {} if loopback else get_environ_proxies(base_url)
@@ -85,7 +85,7 @@ class Transport:
             answer = self._send(request, attempt)
         finally:
             self._watchdog.finish(attempt)
-        # However it looks, an answer may have ended because it was cut.
+        # An answer that was cut can look whole.
         reason = attempt.cut_because
         if reason and isinstance(answer, HttpAnswer):
             return answer._replace(broken=reason)
@@ -120,14 +120,14 @@ class Transport:
             _current.attempt = None
 
     def _read(self, response: requests.Response) -> HttpAnswer:
-        """Reads the body, or as much of a refusal's as its text needs: there the status decides."""
+        """Reads the body; that of a refusal only as far as its text needs."""
         raw, status = response.raw, response.status_code
         limit = None if status < 300 else MAX_ERROR_BODY
         body, broken = b"", None
         try:
             body = raw.read(limit, decode_content=True)
             if len(body) == limit:
-                raw.close()  # whatever may follow
+                raw.close()  # there may be more
         except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
             broken = self._reason(error)
             raw.close()
@@ -150,7 +150,7 @@ class Transport:
         return f"{proxy}request failed ({type(causes[-1]).__name__})"
 
 
-# Told in our words: the libraries' own texts hold addresses of objects and URLs. The first that fits.
+# The first that fits. In our own words, because the libraries' texts hold URLs and addresses of objects.
 _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((socket.gaierror,), "host name not resolved"),
     ((ConnectionRefusedError,), "connection refused"),
@@ -163,12 +163,12 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((requests.exceptions.InvalidProxyURL, requests.exceptions.InvalidSchema), "the proxy cannot be used"),
     ((requests.exceptions.ProxyError,), "refused"),
     ((http.client.HTTPException,), "the answer is not HTTP"),
-    ((urllib3.exceptions.ProtocolError,), "the body ended early"),  # chunks without the last one
+    ((urllib3.exceptions.ProtocolError,), "the body ended early"),  # the last chunk is missing
 )
 
 
 def _causes(error: BaseException) -> Iterable[BaseException]:
-    """The error and all it was made from, outermost first, also what urllib3 only keeps as an argument."""
+    """The error and all its causes, outermost first, also those that urllib3 keeps only as an argument."""
     todo, seen = [error], set()
     while todo:
         cause = todo.pop(0)
@@ -187,8 +187,7 @@ def _version() -> str:
         return "unknown"
 
 
-# The deadline of a whole request. The timeouts of requests and sockets are for one read each, so a server
-# that sends a byte now and then outlasts them; what ends it is a thread that shuts the socket down.
+# The deadline of a whole request.
 
 
 class _Attempt:
@@ -202,10 +201,10 @@ class _Attempt:
         self._handle: socket.socket | None = None
 
     def watch(self, connected: socket.socket) -> None:
-        """Takes the socket of this request, whatever TLS will wrap around it.
+        """Keeps a duplicate of the socket that this request goes over; TLS may be wrapped around it later.
 
-        A duplicate, because urllib3 closes or detaches its own at moments of its own, and a closed file
-        descriptor may be somebody else's a moment later.
+        A duplicate, because urllib3 may close its own at any moment, and the number of a closed file descriptor may
+        be that of another socket a moment later.
         """
         with self._lock:
             if self._handle:
@@ -227,12 +226,12 @@ class _Attempt:
 
     def _shut_down(self) -> None:
         if self._handle:
-            with contextlib.suppress(OSError):  # the other side was faster
+            with contextlib.suppress(OSError):  # the other side has closed it already
                 self._handle.shutdown(socket.SHUT_RDWR)
 
 
 class _Watchdog:
-    """Cuts the attempts that are past their deadline, from one thread that starts with the first."""
+    """Cuts the attempts that are past their deadline. Its one thread starts with the first attempt."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -250,7 +249,7 @@ class _Watchdog:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="request-deadlines", daemon=True)
                 self._thread.start()
-            # With others under way the thread wakes up for them, earlier: all have the same timeout.
+            # If others are under way, the thread wakes up for these first: all have the same timeout.
             if len(self._attempts) == 1:
                 self._changed.notify()
         return attempt
@@ -283,7 +282,7 @@ class _Current(threading.local):
     attempt: _Attempt | None = None
 
 
-# urllib3 makes and uses a connection in the thread that asks, so this is how a connection finds its attempt.
+# How a connection finds its attempt: urllib3 makes and uses a connection in the thread that asks.
 _current = _Current()
 
 
@@ -298,8 +297,8 @@ class _WatchedConnection(HTTPConnection):
         return connected
 
     def _time_per_address(self, attempt: _Attempt) -> float:
-        # Before it is connected there is no socket to shut down, and each address of a host is tried for
-        # this long. (A name server that does not answer is waited for as long as the system does.)
+        # Until it is connected there is no socket that could be shut down, and each address of a host is tried for
+        # this long. How long to wait for a name server is the system's to decide.
         host = self._dns_host.strip("[]")
         addresses = socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
         left = attempt.ends_at - time.monotonic()
@@ -333,6 +332,6 @@ class _Adapter(HTTPAdapter):
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(proxy, **kwargs)
-        if not proxy.lower().startswith("socks"):  # those have connections of their own
+        if not proxy.lower().startswith("socks"):  # these have their own kind of connections
             manager.pool_classes_by_scheme = _POOLS
         return manager

@@ -4,15 +4,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from further_source.command.failures import printable
-from further_source.session import Report
+from further_source.exceptions import FurtherError
+from further_source.pipeline import PipelineSettings
+from further_source.run import Report
+from further_source.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["review_query", "show_progress", "summary", "text_table"]
+__all__ = ["review_query", "show_progress", "summary", "summary_document", "text_table"]
 
 _SECONDS_BETWEEN_LINES = 10.0
 _TABLES_FIRST = ("executions", "steps", "cells")
@@ -83,7 +85,7 @@ def _outcomes(counts: dict[str, int]) -> str:
     return ", ".join(f"{counts[outcome]} {outcome}" for outcome in _OUTCOMES if counts.get(outcome))
 
 
-def summary(report: Report, *, destination: str, dataset: str, location: str) -> str:
+def summary(report: Report, settings: PipelineSettings) -> str:
     """How a run went, in a few lines: executions by outcome, rows by table, where they are, a query to try."""
     lines = [f"{report.listed} executions listed"]
     if earlier := report.earlier.total():
@@ -99,11 +101,30 @@ def summary(report: Report, *, destination: str, dataset: str, location: str) ->
         names += sorted(rows.keys() - set(_TABLES_FIRST))
         lines += [f"  {rows[name]:>7} {name}" for name in names]
     lines += [
-        f"data: {destination}, dataset {dataset}, {location}",
+        f"data: {settings.destination_name}, dataset {settings.dataset}, {settings.location}",
         "try:",
-        *(f"  {line}" for line in review_query(dataset).splitlines()),
+        *(f"  {line}" for line in review_query(settings.dataset).splitlines()),
     ]
     return "\n".join(lines)
+
+
+def summary_document(
+    report: Report, settings: PipelineSettings, *, error: FurtherError | None, exit_code: int
+) -> dict[str, Any]:
+    """The same for machines: counts by `poll_outcome` and by table, where the data is, and how the command ended."""
+    return {
+        "listed": report.listed,
+        "ended": dict(report.ended),
+        "earlier": dict(report.earlier),
+        "kept": dict(report.kept),
+        "remaining": report.remaining,
+        "rows": dict(report.rows),
+        "destination": settings.destination_name,
+        "dataset": settings.dataset,
+        "location": settings.location,
+        "error": None if error is None else str(error),
+        "exit_code": exit_code,
+    }
 
 
 def review_query(dataset: str) -> str:

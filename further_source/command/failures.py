@@ -3,6 +3,7 @@
 import logging
 
 import dlt
+from dlt.common import logger
 from dlt.common.configuration.exceptions import (
     ConfigFieldMissingException,
     ConfigurationException,
@@ -15,25 +16,33 @@ from dlt.destinations.exceptions import DestinationConnectionError
 from dlt.load.exceptions import LoadClientJobException, LoadClientJobFailed, LoadClientJobTerminalRetry
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from further_source.exceptions import ConfigurationError, FurtherError, LoadError
+from further_source.command import exit_codes
+from further_source.exceptions import AlreadyRunningError, ConfigurationError, FurtherError, LoadError
+from further_source.text import one_line, printable
 
-__all__ = ["as_further_error", "one_line", "printable", "without_traceback"]
-
-_MAX_LENGTH = 600
-
-
-def printable(text: str) -> str:
-    """`text` with whatever a terminal could take for more than text escaped."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+__all__ = ["as_further_error", "exit_code_of", "hide_tracebacks", "told"]
 
 
-def one_line(text: str) -> str:
-    """`text` in one line without control characters, shortened."""
-    line = printable(" ".join(text.split()))
-    return line if len(line) <= _MAX_LENGTH else line[: _MAX_LENGTH - 3] + "..."
+def told(error: Exception) -> tuple[str, int]:
+    """The line to tell, and the exit code. The log has the details, at its level INFO."""
+    known = as_further_error(error)
+    logger.info("in detail:", exc_info=error)
+    return str(known), exit_code_of(known)
 
 
-def without_traceback(record: logging.LogRecord) -> bool:
+def exit_code_of(error: FurtherError) -> int:
+    if isinstance(error, ConfigurationError):
+        return exit_codes.USAGE
+    return exit_codes.ALREADY_RUNNING if isinstance(error, AlreadyRunningError) else exit_codes.FAILED
+
+
+def hide_tracebacks() -> None:
+    """Keeps them out of dlt's log, unless its level is INFO or lower."""
+    if not logger.LOGGER.isEnabledFor(logging.INFO):
+        logger.LOGGER.addFilter(_without_traceback)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
     """A filter of loggers: takes out tracebacks, which dlt logs in the message too, and control characters."""
     message = record.getMessage().partition("Traceback (most recent call last)")[0].rstrip()
     record.msg, record.args = "\n".join(map(printable, message.splitlines())), None

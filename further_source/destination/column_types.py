@@ -1,6 +1,7 @@
-"""Columns that several loads add to the same tables at once: one has the type that the first of them gave it."""
+"""Columns that several loads add to the same tables at once: each has the type that the first load gave it."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import dlt
@@ -9,6 +10,8 @@ from dlt.common.schema import Schema
 from dlt.common.schema.typing import TTableSchemaColumns
 from dlt.common.schema.utils import new_table
 from dlt.destinations.job_client_impl import SqlJobClientBase
+
+from further_source.dlt_internals import schema_update_statements, stored_columns
 
 __all__ = ["SharedTables", "Tables"]
 
@@ -21,15 +24,16 @@ _T = TypeVar("_T")
 
 
 class SharedTables:
-    """What the tables of a dataset are like now, whoever made them so.
+    """The tables of a dataset as they are now, whichever load made them so.
 
-    Loads that run side by side do not know of each other's columns, and dlt compares names alone: text in the one and
-    numbers in the other could not be merged. So a new column is added to the destination before values are routed to
-    it. Where another load was faster, they are routed anew, by the type that it has.
+    Loads that run side by side do not know of each other's columns, and dlt compares the names of columns, not their
+    types: it would try to load text into a column that another load has made for numbers. So a new column is added to
+    the destination before any value is routed to it. If another load was faster, the values are routed again, by the
+    type that the column has.
 
     Args:
         pipeline: The pipeline that loads; its destination knows SQL.
-        columns_of: The columns that a table of that name has from the start.
+        columns_of: Gives, for the name of a table, the columns that it has from the start.
     """
 
     def __init__(self, pipeline: dlt.Pipeline, columns_of: Callable[[str], TTableSchemaColumns]) -> None:
@@ -40,14 +44,14 @@ class SharedTables:
 
     @staticmethod
     def can_be(pipeline: dlt.Pipeline) -> bool:
-        """Whether the destination has tables that loads could add columns to."""
+        """Whether the destination's tables can be read and altered by SQL."""
         return isinstance(pipeline.destination_client(), SqlJobClientBase)
 
     def settle(self, build: Callable[[Tables], tuple[_T, Tables]]) -> _T:
-        """What `build` makes of the tables as they are; all columns that it uses are in the destination by then.
+        """What `build` makes of the tables as they are. By then the destination has all columns that it uses.
 
-        `build` is given the types and returns, with its result, the types that this needs. It is called again where
-        a column has come to be of another type meanwhile.
+        `build` takes the types of all tables; it returns its result, and the types that this result relies on. It is
+        called again if one of these columns has got another type meanwhile.
         """
         while True:
             built, wanted = build(self._types)
@@ -75,7 +79,7 @@ class SharedTables:
                     client.initialize_storage()
                     for name, kinds in self._missing(wanted).items():
                         _add_columns(client, name, self._columns_of(name), kinds)
-                except DestinationException:  # as where another load made the table or one of its columns first
+                except DestinationException:  # another load may have made the table or a column first
                     if not attempts_left:
                         raise
                     collided = True
@@ -88,21 +92,14 @@ class SharedTables:
 
 
 def _stored_types(client: Any) -> dict[str, dict[str, str]]:
-    """All tables of the dataset. dlt's own way there asks for tables by name, and others may have made new ones."""
+    """All tables of the dataset, also those that others made."""
     lower = client.capabilities.casefold_identifier is str.upper  # as in Snowflake
-    catalog, dataset, _ = client.sql_client._get_information_schema_components()
-    query, parameters = client._get_info_schema_columns_query(catalog, dataset, [])
     types: dict[str, dict[str, str]] = {}
-    try:
-        rows = client.sql_client.execute_sql(query, *parameters)
-    except DestinationUndefinedEntity:  # no such dataset yet
-        return types
-    for table, column, db_type, _, *numeric in rows:
-        precision, scale = numeric if client.capabilities.schema_supports_numeric_precision else (None, None)
-        kind = client._from_db_type(db_type, precision, scale)["data_type"]
-        if lower:
-            table, column = table.lower(), column.lower()
-        types.setdefault(table, {})[column] = kind
+    with suppress(DestinationUndefinedEntity):  # no such dataset yet
+        for table, column, kind in stored_columns(client):
+            if lower:
+                table, column = table.lower(), column.lower()
+            types.setdefault(table, {})[column] = kind
     return types
 
 
@@ -113,7 +110,6 @@ def _add_columns(client: Any, name: str, columns: TTableSchemaColumns, kinds: Ma
     schema.update_table(new_table(name, write_disposition="append", columns=[*columns.values(), *added.values()]))
     own, client.schema = client.schema, schema
     try:
-        statements, _ = client._build_schema_update_sql(list(client.get_storage_tables([name])))
-        client.sql_client.execute_many(statements)
+        client.sql_client.execute_many(schema_update_statements(client, name))
     finally:
         client.schema = own

@@ -1,4 +1,4 @@
-"""What the destination already holds. It is the ledger: what ended there is not asked again."""
+"""The ledger is the destination itself: an execution that it holds as ended is not asked again."""
 
 import sys
 from collections import Counter
@@ -21,39 +21,48 @@ __all__ = ["Ledger", "read_ledger"]
 _MAX_IDS_IN_QUERY = 1_000
 _FETCH_SIZE = 50_000
 _Ids = tuple[str, str]
-"""An `ExecutionId`, or its equal."""
+"""An `ExecutionId`, or a plain tuple that equals one."""
 _Ended = tuple[str, str, str, str]
 _COLUMNS = ("workflow_id", "workflow_execution_id", "poll_outcome", "_dlt_load_id")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ledger:
-    """Listed executions that are in the destination as ended.
+    """What the destination holds of the listed executions.
 
-    Args:
-        outcomes: Their `poll_outcome`; None for a listed one that is not there.
-        partial: The same of those whose load was never finished (dropped, or lost with its working directory): their
-            other tables may lack rows, so they are asked again.
+    Attributes:
+        outcomes: The `poll_outcome` of each listed execution; None for one that the destination does not hold as ended.
+        partial: The `poll_outcome` of executions that ended in a load that was never finished: it was dropped, or lost
+            with its working directory. Their other tables may lack rows, so they are asked again.
     """
 
     outcomes: dict[_Ids, str | None] = field(default_factory=dict)
     partial: dict[_Ids, str] = field(default_factory=dict)
 
     def outcome(self, execution: ExecutionId) -> str | None:
-        """The `poll_outcome` that the destination holds, None where it does not hold the execution as ended."""
+        """The execution's `poll_outcome`; None if the destination does not hold it as ended."""
         return self.outcomes.get(execution)
 
+    def held(self, execution: ExecutionId) -> str | None:
+        """The execution's `poll_outcome`, also if its load was never finished."""
+        return self.outcomes.get(execution) or self.partial.get(execution)
+
     def missing(self, listed: Iterable[ExecutionId]) -> list[ExecutionId]:
-        """Those that are not held as ended, in their order."""
+        """The executions that the destination does not hold as ended, in the order of the list."""
         outcomes = self.outcomes
         return [execution for execution in listed if outcomes.get(execution) is None]
 
     def counts(self) -> Counter[str]:
-        """How many are held, by `poll_outcome`."""
+        """How many executions it holds as ended, by `poll_outcome`."""
         return Counter(filter(None, self.outcomes.values()))
 
     def add(self, ended: Iterable[_Ended], finished_loads: Collection[str]) -> None:
-        """Takes in what is listed of these."""
+        """Takes note of the rows of listed executions, and ignores others.
+
+        Args:
+            ended: Workflow id, execution id, `poll_outcome` and load id of rows of executions that ended.
+            finished_loads: The ids of all loads that were finished.
+        """
         outcomes = self.outcomes
         for workflow_id, execution_id, poll_outcome, load_id in ended:
             execution = (workflow_id, execution_id)
@@ -67,10 +76,10 @@ class Ledger:
 def read_ledger(pipeline: dlt.Pipeline, listed: Collection[ExecutionId], table_format: str | None = None) -> Ledger:
     """What the pipeline's destination holds of the list.
 
-    A short list is asked for by id; for a long one, and from the tables of a data lake, all ended executions are
-    streamed past it.
+    Of a short list, the rows of its ids are queried. Of a long list, and in a data lake, the rows of all executions
+    that ended are read one after the other.
     """
-    # One dict that already has every key, so that a million ids are in memory once.
+    # One dict that has every key from the start, so that a million ids are in memory once.
     ledger = Ledger(dict.fromkeys(listed))
     try:
         if issubclass(pipeline.destination.client_class, FSClientBase):
@@ -85,11 +94,11 @@ def read_ledger(pipeline: dlt.Pipeline, listed: Collection[ExecutionId], table_f
 
 
 def _add_from_files(ledger: Ledger, pipeline: dlt.Pipeline, table_format: str | None) -> None:
-    """From a data lake, read without DuckDB: for that it would have to download extensions."""
+    """Reads a data lake. Not by dlt's DuckDB client, which would have to download extensions."""
     if not pipeline.default_schema_name or "executions" not in pipeline.default_schema.tables:
         return
     client: Any = pipeline.destination_client()
-    # One file of dlt's for each finished load, called after it.
+    # For each finished load dlt writes a file, whose name holds the load's id.
     load_files = client.list_table_files(pipeline.default_schema.loads_table_name)
     finished_loads = {PurePath(file).name.removesuffix(".jsonl").rpartition("__")[2] for file in load_files}
     for batch in _batches(client, table_format):
@@ -98,8 +107,8 @@ def _add_from_files(ledger: Ledger, pipeline: dlt.Pipeline, table_format: str | 
 
 
 def _batches(client: Any, table_format: str | None) -> Iterable[Any]:
-    """All of `executions`."""
-    import pyarrow.dataset  # takes long to import: pandas comes with it
+    """All rows of `executions`. Imports pyarrow's datasets only here: they import pandas, which takes long."""
+    import pyarrow.dataset  # noqa: PLC0415
 
     batches: Iterable[Any]
     if table_format == "delta":
@@ -126,7 +135,7 @@ def _executions_query(client: SqlClientBase[Any], listed: Collection[ExecutionId
         f"WHERE {columns[2]} IN ({outcomes})"
     )
     if len(listed) <= _MAX_IDS_IN_QUERY:
-        # Ids are letters, digits, - and _ alone: the manifest lets no other pass.
+        # They need no escaping: the manifest lets only ids of letters, digits, - and _ pass.
         ids = ", ".join(f"'{execution.workflow_execution_id}'" for execution in listed)
         query += f" AND {columns[1]} IN ({ids})"
     return query

@@ -1,17 +1,18 @@
-"""Goes on with what an earlier run left pending: its destination failed, or it was killed.
+"""Loads the packages that an earlier run left pending because its destination failed, or because it was killed.
 
-`pipeline.run()` alone would not do:
+`pipeline.run()` alone is not enough:
 
-- Where the destination has no dataset yet, it throws the pending packages away.
-- A process killed after a package was normalized, and before its extracted files were deleted, leaves both. dlt would
-  normalize the package again, and fail at every run, for it is there already.
-- A process killed after a package was extracted, and before the schema was saved, leaves a package whose tables are
-  not in the schema. dlt would fail to normalize it, at every run.
-- A process killed after a package was loaded, and before it was put with the loaded ones, leaves it pending. dlt
-  would refuse to load it, at every run.
-- dlt loads a file into a staging table, then notes that it has. A process killed in between does not know, and loads
-  the file again on resuming: its rows would be merged twice, for merges here trust that nothing is doubled. Where
-  that is in doubt, the staging table is emptied and all its files are loaded again.
+- If the destination has no dataset yet, it throws the pending packages away.
+- A process that is killed after it has normalized a package, and before it has deleted the extracted files, leaves
+  both. dlt would normalize the package again and fail, at every run, because the normalized package exists.
+- A process that is killed after it has extracted a package, and before it has saved the schema, leaves a package whose
+  tables are not in the schema. dlt would fail to normalize it, at every run.
+- A process that is killed after it has loaded a package, and before it has moved it to the loaded ones, leaves it
+  pending. dlt would refuse to load it, at every run.
+- dlt loads a file into a staging table, and then notes that it has. A process that is killed in between leaves no note,
+  and the next one loads the file again. Its rows would be merged twice, because the merges here rely on it that no row
+  comes twice. So if it is not known whether a file was loaded, its staging table is emptied, and all files of that
+  table are loaded again.
 """
 
 from typing import Any
@@ -20,16 +21,18 @@ import dlt
 from dlt.common.destination.client import WithStagingDataset
 from dlt.common.storages import PackageStorage
 
+from further_source.dlt_internals import extracted_packages, load_storage
+
 __all__ = ["load_pending"]
 
 _FOLLOW_UPS = {"sql", "reference"}
 
 
 def load_pending(pipeline: dlt.Pipeline) -> None:
-    """Loads the packages that are pending, every row once.
+    """Loads all pending packages, every row once.
 
     Raises:
-        dlt.pipeline.exceptions.PipelineStepFailed: As of `pipeline.run`.
+        dlt.pipeline.exceptions.PipelineStepFailed: As `pipeline.run` raises it.
     """
     _delete_what_is_normalized(pipeline)
     _save_schemas(pipeline)
@@ -40,14 +43,14 @@ def load_pending(pipeline: dlt.Pipeline) -> None:
 
 
 def _delete_what_is_normalized(pipeline: dlt.Pipeline) -> None:
-    extracted = pipeline._get_normalize_storage().extracted_packages
+    extracted = extracted_packages(pipeline)
     for load_id in set(pipeline.list_extracted_load_packages()) & set(pipeline.list_normalized_load_packages()):
         extracted.delete_package(load_id)
 
 
 def _save_schemas(pipeline: dlt.Pipeline) -> None:
-    """Where a package's schema came right after the saved one, saves it."""
-    extracted = pipeline._get_normalize_storage().extracted_packages
+    """Saves the schema of an extracted package, if it was made from the one that is saved."""
+    extracted = extracted_packages(pipeline)
     for load_id in pipeline.list_extracted_load_packages():
         schema = extracted.load_schema(load_id)
         if schema.name in pipeline.schemas and pipeline.schemas[schema.name].version_hash in schema.previous_hashes:
@@ -55,7 +58,7 @@ def _save_schemas(pipeline: dlt.Pipeline) -> None:
 
 
 def _put_away_what_is_loaded(pipeline: dlt.Pipeline) -> None:
-    packages = pipeline._get_load_storage()
+    packages = load_storage(pipeline)
     for load_id in pipeline.list_normalized_load_packages():
         if packages.normalized_packages.is_package_completed(load_id):
             paths = packages.get_normalized_package_path(load_id), packages.get_loaded_package_path(load_id)
@@ -63,8 +66,8 @@ def _put_away_what_is_loaded(pipeline: dlt.Pipeline) -> None:
 
 
 def _empty_doubtful_staging(pipeline: dlt.Pipeline) -> None:
-    """Empties the staging tables of pending packages that may hold a file already, and queues their files again."""
-    packages = pipeline._get_load_storage().normalized_packages
+    """Empties the staging tables that may already hold a file of a pending package, and queues their files again."""
+    packages = load_storage(pipeline).normalized_packages
     for load_id in pipeline.list_normalized_load_packages():
         if not (tables := _in_doubt(packages, load_id)):
             continue
@@ -78,7 +81,7 @@ def _empty_doubtful_staging(pipeline: dlt.Pipeline) -> None:
 
 
 def _in_doubt(packages: PackageStorage, load_id: str) -> set[str]:
-    """Tables with a file that was being loaded, and no word of how that ended."""
+    """The tables with a file whose loading was begun, and of which no note tells how that ended."""
     return {
         job.table_name
         for state, job in packages.list_all_jobs_with_states(load_id)
@@ -96,7 +99,7 @@ def _queue_again(packages: PackageStorage, load_id: str, tables: set[str]) -> No
         and job.table_name in tables
         and job.file_format not in _FOLLOW_UPS
     ]
-    # The ones in doubt last: killed in the midst of this, the next run must find them and begin anew.
+    # The files in doubt come last. If this process is killed before the end, the next one finds them, and begins anew.
     jobs.sort(
         key=lambda found: (
             found[0] == "started_jobs",
@@ -104,6 +107,9 @@ def _queue_again(packages: PackageStorage, load_id: str, tables: set[str]) -> No
         )
     )
     for state, job in jobs:
-        # Under another name: a destination that knows its jobs by name would take it for done.
-        packages._move_job(load_id, state, "new_jobs", job.file_name(), job.with_retry().file_name())
+        # Under another name: a destination that knows its jobs by name would take the old one for done.
+        packages.storage.atomic_rename(
+            packages.get_job_file_path(load_id, state, job.file_name()),
+            packages.get_job_file_path(load_id, "new_jobs", job.with_retry().file_name()),
+        )
         packages.clear_pending_transition(load_id, job.file_name())

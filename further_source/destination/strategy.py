@@ -6,42 +6,29 @@
 - append (plain files): nothing is replaced
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import dlt
-import pyarrow as pa
 from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.destination.capabilities import merge_caps_file_formats
 from dlt.common.schema.typing import TColumnSchema, TTableSchemaColumns
 
 from further_source.settings import MAX_FIELDS_PER_TABLE
-from further_source.tables.columns import CELLS_COLUMNS, EXECUTIONS_COLUMNS, MERGE_KEY, ROWS_COLUMNS, STEPS_COLUMNS
+from further_source.tables.columns import MERGE_KEY, ROWS, TABLES, Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["Loading", "loading_of"]
 
 Strategy = Literal["delete-insert", "upsert", "append"]
 
-_COLUMNS: Mapping[str, TTableSchemaColumns] = {
-    "executions": EXECUTIONS_COLUMNS,
-    "steps": STEPS_COLUMNS,
-    "cells": CELLS_COLUMNS,
-    "rows": ROWS_COLUMNS,
-}
-_OWN_KEYS = {
-    "executions": [],
-    "steps": ["step_index"],
-    "cells": ["step_index", "row_index", "field"],
-    "rows": ["step_index", "row_index"],
-}
-_DICT_TABLES = {"executions", "steps"}
+_TOMBSTONE = "_deleted"
 _LOAD_ID: TColumnSchema = {"name": "_dlt_load_id", "data_type": "text", "nullable": False}
 _ROW_ID: TColumnSchema = {"name": "_dlt_id", "data_type": "text", "nullable": False, "unique": True, "row_key": True}
 # PostgreSQL keeps a row within a page of 8 kB; a text and its confidence take up to 32 bytes of it, moved out or not.
 _MAX_FIELDS = {"postgres": 240}
-# The order in which BigQuery sorts within a table: merges look for executions, readers of cells for fields too.
-_CLUSTERS = {"cells": [*MERGE_KEY, "field"]}
 
 
 @dataclass(frozen=True)
@@ -53,24 +40,23 @@ class Loading:
     formats: frozenset[str]
     destination: str
 
-    def hints(self, table: str) -> dict[str, Any]:
-        """Arguments for dlt's `apply_hints` and `make_hints`, for a table that is named or any of the `rows`."""
-        columns = {name: dict(column) for name, column in _COLUMNS[table].items()}
+    def hints(self, table: Table) -> dict[str, Any]:
+        """Arguments for dlt's `apply_hints` and `make_hints`."""
+        columns = _dlt_columns(table)
         hints: dict[str, Any] = {"columns": columns}
         if self.strategy == "delete-insert":
             # With a primary key besides, dlt would emit DELETE … WHERE pk OR mk: minutes and gigabytes. What is
             # listed twice is asked once, so there is nothing to deduplicate.
             hints["write_disposition"] = {"disposition": "merge", "strategy": "delete-insert", "deduplicated": True}
-            hints["merge_key"] = MERGE_KEY
+            hints["merge_key"] = list(MERGE_KEY)
+            columns[_TOMBSTONE]["hard_delete"] = True
         elif self.strategy == "upsert":
             hints["write_disposition"] = {"disposition": "merge", "strategy": "upsert"}
-            hints["primary_key"] = [*MERGE_KEY, *_OWN_KEYS[table]]
-            for name in _OWN_KEYS[table]:
+            hints["primary_key"] = [*MERGE_KEY, *table.own_key]
+            for name in table.own_key:
                 columns[name]["nullable"] = False
         else:
             hints["write_disposition"] = "append"
-        if self.strategy != "delete-insert":
-            del columns["_deleted"]["hard_delete"]
         if self.table_format:
             hints["table_format"] = self.table_format
         file_format = self._file_format(table)
@@ -78,32 +64,35 @@ class Loading:
             hints["file_format"] = file_format
         if self.destination == "bigquery":
             # As dlt's bigquery_adapter has it, which takes resources alone; the hints of columns are deprecated.
-            hints["additional_table_hints"] = {"x-bigquery-cluster-columns": _CLUSTERS.get(table, MERGE_KEY)}
-            if table == "executions":
-                columns["poll_last_at"]["partition"] = True
+            hints["additional_table_hints"] = {"x-bigquery-cluster-columns": list(table.clustered_by)}
+            if table.partitioned_by:
+                columns[table.partitioned_by]["partition"] = True
         return hints
 
     def stored_columns(self, name: str) -> TTableSchemaColumns:
-        """The columns that the table has from the start, those that dlt adds too."""
-        columns: TTableSchemaColumns = dict(self.hints(name if name in _COLUMNS else "rows")["columns"])
+        """The columns that the table of that name has from the start, those that dlt adds too."""
+        table = TABLES.get(name, ROWS)
+        columns: TTableSchemaColumns = dict(self.hints(table)["columns"])
         columns["_dlt_load_id"] = _LOAD_ID
-        if name in _DICT_TABLES:
+        if not table.is_arrow:
             columns["_dlt_id"] = _ROW_ID
         return columns
 
-    def _file_format(self, table: str) -> str:
+    def _file_format(self, table: Table) -> str:
         if self.destination == "postgres":
             # Never parquet: with an ADBC driver installed dlt would load it, and fails on a file without rows.
-            return "insert_values" if table in _DICT_TABLES else "csv"
+            return "csv" if table.is_arrow else "insert_values"
         return "parquet"
 
-    def keyed(self, table: str, records: pa.Table) -> pa.Table:
+    def keyed(self, table: Table, records: "pa.Table") -> "pa.Table":
         """Arrow records with their own keys not nullable, where a merge is by these."""
         if self.strategy != "upsert":
             return records
-        keys = _OWN_KEYS[table]
-        fields = [field.with_nullable(field.nullable and field.name not in keys) for field in records.schema]
-        return records.cast(pa.schema(fields))
+        schema = records.schema
+        for name in table.own_key:
+            position = schema.get_field_index(name)
+            schema = schema.set(position, schema.field(position).with_nullable(False))
+        return records.cast(schema)
 
     def __str__(self) -> str:
         return f"a destination of {self.table_format} tables" if self.table_format else "this destination"
@@ -117,6 +106,15 @@ class Loading:
     def can_replace(self) -> bool:
         """Whether an execution that is loaded again loses the rows that it no longer has."""
         return self.strategy == "delete-insert"
+
+
+def _dlt_columns(table: Table) -> dict[str, dict[str, Any]]:
+    """The declared columns as dlt has them; the load's id it adds itself."""
+    return {
+        column.name: {"name": column.name, "data_type": column.data_type, "nullable": column.nullable}
+        for column in table.columns
+        if column.name != _LOAD_ID["name"]
+    }
 
 
 def loading_of(pipeline: dlt.Pipeline, table_format: str | None) -> Loading:

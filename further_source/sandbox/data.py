@@ -1,7 +1,7 @@
 """Invented executions that look like an insurer's: policies, loss runs, statements of values, submissions.
 
-Everything here is made up: people, companies, carriers, numbers. It is the same at every call, for it comes
-from seeded generators and no clock. What a failed execution's error details look like is made up, too.
+Everything here is made up: people, companies, carriers, numbers, and the error details of a failed execution. It is
+the same at every call, because it comes from seeded generators and no clock.
 """
 
 import uuid
@@ -51,9 +51,9 @@ _Make = Callable[[Random], _Document]
 def demo_executions() -> list[DemoExecution]:
     """The 24 executions of the demo.
 
-    22 complete within 8 seconds, one fails, and one never ends. Some have what makes such data hard: amounts
-    as text in one document and as numbers in the next, ZIP codes that begin with 0, a date that is none,
-    nulls, lists, and a tail of low confidences.
+    22 complete within 8 seconds, one fails, and one never ends. They have what makes such data hard: amounts that
+    are text in one document and numbers in the next, ZIP codes that begin with 0, a date that is no date, nulls,
+    lists, and some low confidences.
     """
     auto, home = partial(_policy, line="Personal Auto"), partial(_policy, line="Homeowners")
     property_, liability = (
@@ -96,7 +96,7 @@ def demo_executions() -> list[DemoExecution]:
 def create_execution(workflow_id: str, number: int) -> DemoExecution:
     """The execution that the `number`-th POST to a workflow creates; it completes within 1 to 4 seconds.
 
-    The workflows of the demo make their own kind of document, any other one makes one kind of them.
+    Each workflow of the demo makes its own kind of document. Any other workflow makes always the same one of these.
     """
     loss_run = partial(_loss_run, line="General Liability", claims=20)
     makes: dict[str, _Make] = {
@@ -164,7 +164,7 @@ def _us_date(day: date) -> str:
 
 
 def _row(rng: Random, values: Mapping[str, Any], unsure: Sequence[str] = ()) -> dict[str, Any]:
-    """A row of cells; the fields `unsure` are hard to read, and so are most nulls."""
+    """A row of cells. Those of the fields in `unsure`, and nulls, mostly have a low confidence."""
     return {
         field: cell(value, _confidence(rng, unsure=field in unsure or value is None)) for field, value in values.items()
     }
@@ -299,7 +299,7 @@ def _policy(
     effective: str | None = None,
     due: str | None = None,
 ) -> _Document:
-    """A declarations page. `effective` and `due` stand in place of those dates."""
+    """A declarations page. `effective` and `due`, if given, are printed in place of these dates."""
     personal = line in ("Personal Auto", "Homeowners")
     insured = rng.choice(_PEOPLE) if personal else rng.choice(_COMPANIES)[0]
     carrier, carrier_code = rng.choice(_CARRIERS)
@@ -551,7 +551,7 @@ def _statement_of_values(
     places: Sequence[_Place] = _PLACES,
     read_zip: Callable[[str], Any] = str,
 ) -> _Document:
-    """A schedule of locations. `read_zip=int` is a spreadsheet that took ZIP codes for numbers."""
+    """A schedule of locations. `read_zip=int` reads ZIP codes as numbers, as spreadsheets do."""
     insured = rng.choice(_COMPANIES)[0]
     rows = []
     for number in range(1, locations + 1):

@@ -10,7 +10,7 @@ Fault = Literal["reset", "truncated", "empty", "silent", "drip", "drip_headers",
 """How an answer goes wrong on the wire.
 
 - `reset`: the connection is reset (RST) in place of an answer
-- `truncated`: half of the body is sent and the connection closed, `Content-Length` promised all of it
+- `truncated`: half of the body is sent and the connection closed, though `Content-Length` promised all of it
 - `empty`: the status without a body
 - `silent`: no answer, until the client leaves or the sandbox stops
 - `drip`: the body comes byte by byte, `delay` seconds apart
@@ -28,8 +28,8 @@ class Reply:
     Attributes:
         status: The HTTP status.
         body: Raw bytes, sent as they are, or anything `json.dumps` takes.
-        headers: Added to `Content-Type: application/json` and `Content-Length`, or in their place.
-        fault: What goes wrong on the way, see `Fault`.
+        headers: Added to `Content-Type: application/json` and `Content-Length`; they replace headers of that name.
+        fault: What goes wrong on the way (see `Fault`).
         delay: Seconds before the answer; with the `drip` faults, seconds between two bytes.
     """
 
@@ -45,7 +45,7 @@ class Reply:
 
 
 AnyReply = dict[str, Any] | bytes | Reply
-"""A reply, or the body of a 200: a `dict` sent as JSON, `bytes` sent as they are."""
+"""A reply; or the body alone of a reply of status 200, a `dict` that is sent as JSON or `bytes` as they are."""
 
 
 def running(workflow_id: str, execution_id: str, **extra: Any) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def running(workflow_id: str, execution_id: str, **extra: Any) -> dict[str, Any]
 
 
 def completed(workflow_id: str, execution_id: str, steps: Sequence[Mapping[str, Any]], **extra: Any) -> dict[str, Any]:
-    """The documented answer for a completed execution; `steps` as `step` makes them."""
+    """The documented answer for a completed execution. `step` makes its steps."""
     return {**_execution(workflow_id, execution_id, "completed", extra), "steps": list(steps)}
 
 
@@ -70,20 +70,20 @@ def failed(workflow_id: str, execution_id: str, **extra: Any) -> dict[str, Any]:
 
 
 def step(step_name: str, rows: Sequence[Mapping[str, Any]], **extra: Any) -> dict[str, Any]:
-    """One documented step; `rows` map field names to cells as `cell` makes them.
+    """A step as documented. Each of `rows` maps names of fields to cells, which `cell` makes.
 
-    `extra` goes into the step's `data`, beside or in place of the empty `schema` and `metadata`.
+    `extra` is added to the step's `data`, or replaces its empty `schema` and `metadata`.
     """
     return {"step_name": step_name, "data": {"schema": {}, "data": list(rows), "metadata": {}, **extra}}
 
 
-def cell(value: Any, confidence_score: float) -> dict[str, Any]:
-    """One documented cell."""
+def cell(value: Any, confidence_score: float | None) -> dict[str, Any]:
+    """A cell as documented, but that a `confidence_score` of null is not."""
     return {"value": value, "confidence_score": confidence_score}
 
 
 def error(status: int, detail: Any = None, headers: Mapping[str, str] | None = None) -> Reply:
-    """An error with the documented body; `detail` is the status' phrase if not given."""
+    """An error with the documented body. Without `detail` its text is the phrase of the status, as `Not Found`."""
     return Reply(status, {"detail": _phrase(status) if detail is None else detail}, headers or {})
 
 
@@ -99,7 +99,7 @@ def _execution(workflow_id: str, execution_id: str, status: str, extra: Mapping[
 
 @dataclass(frozen=True)
 class Answer:
-    """A reply made ready to be sent: encoded once, however often it is asked for."""
+    """A reply ready to be sent. It is encoded once, however often it is sent."""
 
     status: int
     head: bytes
@@ -112,11 +112,11 @@ def prepare(reply: AnyReply) -> Answer:
     """Encodes a reply.
 
     Raises:
-        TypeError: The body is neither bytes nor anything JSON can hold.
+        TypeError: The body is not bytes, and JSON cannot hold it.
     """
     if not isinstance(reply, Reply):
         reply = Reply(body=reply)
-    # ASCII with escapes: a lone surrogate in a test's payload is sent as JSON allows it.
+    # ASCII with escapes, so that a lone surrogate in a test's payload is sent as JSON has it.
     body = (
         reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body, separators=(",", ":")).encode("ascii")
     )
@@ -167,7 +167,7 @@ class TimedScript:
         execution_id: Its own id.
         payload: What it answers in the end. The metadata of a `dict` is shown while it runs, too.
         after: Seconds it runs; None never ends.
-        started_at: When it started, in seconds on a monotonic clock; None is at its first request.
+        started_at: When it started, in seconds on a monotonic clock; None for the time of its first request.
     """
 
     def __init__(

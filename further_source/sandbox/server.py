@@ -1,8 +1,8 @@
 """The sandbox: the part of the Further AI API that this package uses, on loopback.
 
-Token, create and get answer as documented. What goes beyond that is the sandbox's own, not the API's: any
-workflow id can be posted to and the body posted is ignored, how long an execution runs, the wording of
-`detail`, 405 for other methods, and the `Retry-After` of its 429.
+Requests for a token, to create an execution and to get one are answered as documented. The following is the sandbox's
+own, and says nothing of the API: an execution can be created under any workflow id, and the body of that request is
+ignored; how long an execution runs; the wording of `detail`; 405 for other methods; the `Retry-After` of a 429.
 """
 
 import base64
@@ -31,7 +31,7 @@ from further_source.sandbox.scripts import (
 )
 from further_source.sandbox.wire import LOOPBACK, LoopbackServer
 
-# Spelled out and not taken from the client's constants: a mistake there must not be repeated here.
+# Written out, and not taken from the client's constants: a mistake there must not be repeated here.
 _TOKEN_PATH = "/api/v1/oauth2/access_token"  # noqa: S105  a path, not a secret
 _EXECUTIONS_PATH = re.compile(r"/api/v1/workflow-builder/workflows/([^/]+)/executions(?:/([^/]+))?")
 
@@ -43,11 +43,11 @@ class RequestRecord:
     Attributes:
         at: When it came, in seconds of `time.monotonic()`.
         method: The HTTP method.
-        path: The path as sent, with a query if there was one.
-        workflow_id: Of the path; None for any other path.
-        workflow_execution_id: Of the path; None for any other path.
-        status: The status answered; None where a fault left the client without a full answer.
-        headers: As sent, authorization too; names in lower case.
+        path: The path as sent, with its query if there was one.
+        workflow_id: The one in the path; None if there is none in it.
+        workflow_execution_id: The one in the path; None if there is none in it.
+        status: The status of the answer; None if a fault kept the client from a full answer.
+        headers: As sent, authorization too, but with names in lower case.
     """
 
     at: float
@@ -74,7 +74,7 @@ class Sandbox:
         client_id: What the token endpoint accepts.
         client_secret: What the token endpoint accepts.
         expires_in: Life of its tokens in seconds.
-        requests_per_second: Answers 429 beyond so many requests; None for no limit. Refused ones don't count.
+        requests_per_second: More requests than this are answered 429; None for no limit. Refused ones do not count.
     """
 
     def __init__(
@@ -141,9 +141,9 @@ class Sandbox:
         return f"http://{LOOPBACK}:{self.port}"
 
     def issue_token(self, expires_in: float = 3600) -> str:
-        """A valid bearer token that did not go through the token endpoint; `expires_in` in seconds."""
+        """A valid bearer token, made without a request to the token endpoint; `expires_in` is in seconds."""
         claims = {"sub": self.client_id, "exp": int(time.time() + expires_in)}
-        # Shaped like the documented JWT; what makes it valid is that the sandbox remembers it.
+        # Shaped like the documented JWT; it is valid because the sandbox remembers it.
         token = ".".join([_base64({"alg": "HS256", "typ": "JWT"}), _base64(claims), secrets.token_urlsafe(32)])
         with self._lock:
             self._tokens[token] = time.monotonic() + expires_in
@@ -155,7 +155,7 @@ class Sandbox:
             self._tokens.clear()
 
     def add(self, workflow_id: str, execution_id: str, *replies: AnyReply) -> None:
-        """Scripts an execution: one reply for each GET that has a valid token, the last repeats.
+        """Scripts an execution: one reply for each GET with a valid token; the last one is repeated.
 
         Replaces what the execution did before.
         """
@@ -176,9 +176,9 @@ class Sandbox:
         return [(execution.workflow_id, execution.execution_id) for execution in executions]
 
     def script_token(self, *replies: AnyReply | None) -> None:
-        """Scripts the token endpoint: one reply for each request, whatever was sent; the last repeats.
+        """Scripts the token endpoint: one reply for each request, whatever it sends; the last one is repeated.
 
-        `None` answers as usual. Replaces the script before; without replies all is as usual again.
+        For a reply of None it answers as without a script. Replaces the script before; no replies at all end it.
         """
         answers = deque(None if reply is None else prepare(reply) for reply in replies)
         with self._lock:
@@ -186,12 +186,12 @@ class Sandbox:
 
     @property
     def requests(self) -> list[RequestRecord]:
-        """The requests so far, in the order of their answers; a copy."""
+        """A copy of the requests so far, in the order in which they were answered."""
         with self._lock:
             return list(self._requests)
 
     def asked(self, workflow_id: str, execution_id: str) -> int:
-        """How many GETs came for an execution so far, refused ones too."""
+        """How many GETs have come for an execution so far, refused ones included."""
         with self._lock:
             return self._asked[workflow_id, execution_id]
 
@@ -206,7 +206,7 @@ class Sandbox:
         workflow_id, execution_id = (part and unquote(part) for part in match.groups()) if match else (None, None)
         retry_after = self._limit.refuse(at) if self._limit else None
         if retry_after is not None:
-            # Delta seconds are whole ones in HTTP.
+            # In HTTP, `Retry-After` has whole seconds.
             answer = prepare(error(429, "Rate limit exceeded", {"Retry-After": str(math.ceil(retry_after))}))
         elif route == _TOKEN_PATH:
             answer = self._answer_token(method, body)
@@ -222,7 +222,7 @@ class Sandbox:
             answer = _METHOD_NOT_ALLOWED
         status = answer.status if answer.fault in (None, "empty") else None
         record = RequestRecord(at, method, path, workflow_id, execution_id, status, headers)
-        # Before it is sent, so whoever has the answer finds the record.
+        # Before the answer is sent, so that whoever has the answer finds the record.
         with self._lock:
             self._requests.append(record)
             if method == "GET" and workflow_id is not None and execution_id is not None:
@@ -299,7 +299,7 @@ class Sandbox:
 
 
 class _RateLimit:
-    """At most `per_second` requests in any second, the refused ones not counted."""
+    """Lets at most `per_second` requests through in any second; refused ones do not count."""
 
     def __init__(self, per_second: float) -> None:
         self._count = max(1, int(per_second))

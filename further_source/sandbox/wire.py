@@ -27,7 +27,7 @@ class LoopbackServer(ThreadingHTTPServer):
 
     daemon_threads = True
     request_queue_size = 128
-    # On Windows the option would let two servers share a port in place of refusing the second.
+    # On Windows this would let a second server share the port; it has to be refused.
     allow_reuse_address = os.name != "nt"
 
     def __init__(self, port: int, respond: Respond) -> None:
@@ -55,7 +55,7 @@ class LoopbackServer(ThreadingHTTPServer):
                 self._changed.wait(left)
 
     def server_bind(self) -> None:
-        # HTTPServer's own asks the resolver for this machine's name, which can take seconds.
+        # HTTPServer's own method asks for the name of this machine, which can take seconds.
         TCPServer.server_bind(self)
         self.server_name, self.server_port = LOOPBACK, self.server_address[1]
 
@@ -72,7 +72,7 @@ class LoopbackServer(ThreadingHTTPServer):
             self._changed.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # Clients that leave in the middle are everyday life here.
+        # That clients leave in the middle is usual here.
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
@@ -124,11 +124,11 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "truncated":
             self._write(answer.head + answer.body[: len(answer.body) // 2])
         elif fault == "silent":
-            # Ends when the client leaves, or the server shuts the connection to stop.
+            # Ends when the client leaves, or when the server stops and shuts the connection down.
             while self.connection.recv(4096):
                 pass
         elif fault == "reset":
-            # Closed at once, for an orderly end of the stream must not be sent first.
+            # Closed here and now, so that no orderly end of the stream is sent first.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             self.rfile.close()
             self.connection.close()
@@ -143,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
                 raise ConnectionAbortedError("the sandbox stops")
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What the base class refuses by itself (a malformed request, a method unheard of)."""
+        """Answers what the base class refuses by itself: malformed requests and unknown methods."""
         self.close_connection = True
         answer = prepare(error(code, message, {"Connection": "close"}))
         self._write(answer.head if self.command == "HEAD" else answer.head + answer.body)

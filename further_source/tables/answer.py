@@ -1,4 +1,4 @@
-"""Pure: one answer in, records of the tables out.
+"""Reads one answer into steps, rows and cells; pure.
 
 The documented shape of an answer is `steps[].data.data[]`, rows of cells with `value` and `confidence_score`.
 Other shapes are read as the closest of these, and never stop a load:
@@ -11,14 +11,12 @@ Other shapes are read as the closest of these, and never stop a load:
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from further_source import jsontext
 from further_source.executions import ExecutionId
 from further_source.polling.poll import Ended
 
@@ -30,9 +28,6 @@ __all__ = [
     "Step",
     "number_of",
     "normalize_steps",
-    "poll_columns",
-    "step_rows",
-    "step_tombstone",
     "unpack_cell",
 ]
 
@@ -148,39 +143,6 @@ def _unpack(cells: list[Any]) -> tuple[list[Any], list[float | None], list[dict[
         [confidence for _, confidence, _ in unpacked],
         extras if any(extras) else None,
     )
-
-
-def step_tombstone(answer: Answer) -> dict[str, Any]:
-    """The record that takes an execution's steps away where it has none now."""
-    return {**answer.execution._asdict(), "_deleted": True}
-
-
-def poll_columns(ended: Ended) -> dict[str, Any]:
-    """The columns of `executions` that are ours: the keys, `status`, and how polling went."""
-    return {
-        "workflow_id": ended.execution.workflow_id,
-        "workflow_execution_id": ended.execution.workflow_execution_id,
-        "status": ended.status,
-        "poll_outcome": ended.poll_outcome,
-        "poll_error": ended.poll_error,
-        "poll_count": ended.poll_count,
-        "poll_first_at": ended.poll_first_at,
-        "poll_last_at": ended.poll_last_at,
-    }
-
-
-def step_rows(answer: Answer) -> Iterator[dict[str, Any]]:
-    """Records of `steps`: one per step."""
-    for step in answer.steps:
-        yield {
-            "workflow_id": answer.execution.workflow_id,
-            "workflow_execution_id": answer.execution.workflow_execution_id,
-            "step_index": step.index,
-            "step_name": step.name,
-            "row_count": step.row_count,
-            "schema": None if step.schema is None else jsontext.dumps(step.schema),
-            "metadata": None if step.metadata is None else jsontext.dumps(step.metadata),
-        }
 
 
 def unpack_cell(cell: Any) -> tuple[Any, float | None, dict[str, Any] | None]:

@@ -9,27 +9,12 @@ import pyarrow.compute as pc
 
 from further_source import jsontext
 from further_source.tables.answer import Answer, Block, Step, number_of
+from further_source.tables.arrow import arrow_schema
+from further_source.tables.columns import CELLS
 
 __all__ = ["CELLS_SCHEMA", "RowGroups", "cells_table"]
 
-CELLS_SCHEMA = pa.schema(
-    [
-        pa.field("workflow_id", pa.string(), nullable=False),
-        pa.field("workflow_execution_id", pa.string(), nullable=False),
-        pa.field("step_index", pa.int64()),
-        pa.field("step_name", pa.string()),
-        pa.field("row_index", pa.int64()),
-        pa.field("field", pa.string()),
-        pa.field("value", pa.string()),
-        pa.field("value_type", pa.string()),
-        pa.field("value_number", pa.float64()),
-        pa.field("confidence", pa.float64()),
-        pa.field("extra", pa.string()),
-        pa.field("_dlt_load_id", pa.string(), nullable=False),
-        pa.field("_deleted", pa.bool_()),
-    ]
-)
-"""The columns of `cells`, the same in every load."""
+CELLS_SCHEMA = arrow_schema(CELLS)
 
 _VALUE_TYPES = {
     str: "string",
@@ -52,9 +37,10 @@ def cells_table(answers: Iterable[Answer], load_id: str) -> pa.Table:
 
 
 class RowGroups:
-    """Joins tables of `cells` to the row groups that DuckDB has in its files: such it writes as they come.
+    """Joins tables of `cells` to row groups of the size that DuckDB has in its own files.
 
-    Smaller or larger ones it takes apart and puts together again, in twice the time and three times the memory.
+    DuckDB writes these as they are. Smaller or larger ones it takes apart and puts together again, which takes twice
+    the time and three times the memory.
     """
 
     ROWS = 122_880

@@ -1,53 +1,113 @@
-"""The columns of the tables, and the key by which they are merged."""
+"""The declaration of each table: its columns, its keys, and how its records are made.
 
-from typing import Any, cast
+A column that is added here is created in every destination, and belongs in the module that fills the table, in
+`docs/tables.md` and in the tests of that module; nothing else knows the columns.
+"""
 
-from dlt.common.schema.typing import TColumnSchema, TTableSchemaColumns
+from dataclasses import dataclass
+from typing import Literal
 
-__all__ = [
-    "CELLS_COLUMNS",
-    "EXECUTIONS_COLUMNS",
-    "MERGE_KEY",
-    "OWN_COLUMNS",
-    "ROWS_COLUMNS",
-    "STEPS_COLUMNS",
-]
+__all__ = ["CELLS", "EXECUTIONS", "MERGE_KEY", "ROWS", "STEPS", "TABLES", "Column", "Table"]
 
-MERGE_KEY = ["workflow_id", "workflow_execution_id"]
+DataType = Literal["text", "bigint", "double", "bool", "timestamp"]
 
-
-def _columns(**data_types: str) -> TTableSchemaColumns:
-    columns: dict[str, Any] = {
-        "workflow_id": {"data_type": "text", "nullable": False},
-        "workflow_execution_id": {"data_type": "text", "nullable": False},
-    }
-    columns.update({name: {"data_type": data_type, "nullable": True} for name, data_type in data_types.items()})
-    columns["_deleted"] = {"data_type": "bool", "nullable": True, "hard_delete": True}
-    return {name: cast(TColumnSchema, {"name": name, **column}) for name, column in columns.items()}
+MERGE_KEY = ("workflow_id", "workflow_execution_id")
+"""The key by which loads replace what an execution had."""
 
 
-EXECUTIONS_COLUMNS = _columns(
-    status="text",
-    metadata__external_id="text",
-    poll_outcome="text",
-    poll_error="text",
-    poll_count="bigint",
-    poll_first_at="timestamp",
-    poll_last_at="timestamp",
+@dataclass(frozen=True)
+class Column:
+    """A column by its name and dlt data type.
+
+    Attributes:
+        of_api: Whether it holds what the API sent under a key of that name, so that other keys may become columns
+            beside it; all other columns are ours, and no key of an answer may take one.
+    """
+
+    name: str
+    data_type: DataType
+    nullable: bool = True
+    of_api: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        name: Its name; of the wide tables, that of the resource which yields them all.
+        own_columns: The columns besides the keys, the load's id and the tombstone's mark.
+        own_key: The columns that tell the rows of one execution apart.
+        is_arrow: Whether its records are arrow tables; else they are dicts.
+        clustered_by: The order in which BigQuery sorts within it: merges look for executions, readers for more.
+        partitioned_by: The column by which BigQuery partitions it, if any.
+    """
+
+    name: str
+    own_columns: tuple[Column, ...]
+    own_key: tuple[str, ...] = ()
+    is_arrow: bool = False
+    clustered_by: tuple[str, ...] = MERGE_KEY
+    partitioned_by: str | None = None
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """All columns of its records, in their order. Of dict records dlt adds `_dlt_load_id` and `_dlt_id`."""
+        keys = tuple(Column(name, "text", nullable=False) for name in MERGE_KEY)
+        load_id = (Column("_dlt_load_id", "text", nullable=False),) if self.is_arrow else ()
+        return (*keys, *self.own_columns, *load_id, Column("_deleted", "bool"))
+
+
+EXECUTIONS = Table(
+    "executions",
+    (
+        Column("status", "text"),
+        Column("metadata__external_id", "text", of_api=True),
+        Column("poll_outcome", "text"),
+        Column("poll_error", "text"),
+        Column("poll_count", "bigint"),
+        Column("poll_first_at", "timestamp"),
+        Column("poll_last_at", "timestamp"),
+    ),
+    partitioned_by="poll_last_at",
 )
-OWN_COLUMNS = frozenset(EXECUTIONS_COLUMNS) - {"metadata__external_id"}
-"""The columns of `executions` that no key of an answer may take."""
-
-STEPS_COLUMNS = _columns(step_index="bigint", step_name="text", row_count="bigint", schema="text", metadata="text")
-CELLS_COLUMNS = _columns(
-    step_index="bigint",
-    step_name="text",
-    row_index="bigint",
-    field="text",
-    value="text",
-    value_type="text",
-    value_number="double",
-    confidence="double",
-    extra="text",
+STEPS = Table(
+    "steps",
+    (
+        Column("step_index", "bigint"),
+        Column("step_name", "text"),
+        Column("row_count", "bigint"),
+        Column("schema", "text"),
+        Column("metadata", "text"),
+    ),
+    own_key=("step_index",),
 )
-ROWS_COLUMNS = _columns(step_index="bigint", row_index="bigint")
+CELLS = Table(
+    "cells",
+    (
+        Column("step_index", "bigint"),
+        Column("step_name", "text"),
+        Column("row_index", "bigint"),
+        Column("field", "text"),
+        Column("value", "text"),
+        Column("value_type", "text"),
+        Column("value_number", "double"),
+        Column("confidence", "double"),
+        Column("extra", "text"),
+    ),
+    own_key=("step_index", "row_index", "field"),
+    is_arrow=True,
+    clustered_by=(*MERGE_KEY, "field"),
+)
+ROWS = Table(
+    "rows",
+    (
+        Column("step_index", "bigint"),
+        Column("row_index", "bigint"),
+    ),
+    own_key=("step_index", "row_index"),
+    is_arrow=True,
+)
+"""What every wide table has; two columns for each field come after them."""
+
+TABLES = {table.name: table for table in (EXECUTIONS, STEPS, CELLS, ROWS)}

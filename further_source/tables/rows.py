@@ -1,57 +1,28 @@
-"""Names and types of the columns that come from outside: fields of the `rows_…` tables, keys of `executions`.
-
-Types are routed here, because dlt would make the text `"02139"` the number 2139 in a column of numbers: a column
-has the type of its first value, and a value of another type goes to a column named like dlt's variants.
-"""
+"""The wide tables `rows_<step name>` as arrow: one record per extracted row, with columns for each field."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from anyascii import anyascii
 from dlt.common.normalizers.naming import NamingConvention
 
-from further_source import jsontext
 from further_source.settings import MAX_FIELDS_PER_TABLE
-from further_source.tables.answer import Answer, Block, Step, number_of
+from further_source.tables.answer import Answer, Block, Step
+from further_source.tables.arrow import ARROW_TYPES, arrow_schema
+from further_source.tables.columns import ROWS
+from further_source.tables.values import OF_DLT, Types, column_name, routed
+from further_source.text import shown
 
-__all__ = ["ROWS_PREFIX", "AnswerColumns", "RowTables"]
+__all__ = ["ROWS_PREFIX", "RowTables"]
 
 ROWS_PREFIX = "rows_"
 _CONFIDENCE = "__confidence"
-_MAX_DEPTH = 32
 _MAX_TABLE_NAME = 150
 _MAX_PLANS = 1_000
-_EXACT_IN_DOUBLE = 2**53
-_KEY_COLUMNS = {
-    "workflow_id": pa.field("workflow_id", pa.string(), nullable=False),
-    "workflow_execution_id": pa.field("workflow_execution_id", pa.string(), nullable=False),
-    "step_index": pa.field("step_index", pa.int64()),
-    "row_index": pa.field("row_index", pa.int64()),
-    "_dlt_load_id": pa.field("_dlt_load_id", pa.string(), nullable=False),
-    "_deleted": pa.field("_deleted", pa.bool_()),
-}
-_OF_DLT = "_dlt_"
-_TYPES = {"text", "bigint", "double", "bool"}
-_ARROW_TYPES = {"text": pa.string(), "double": pa.float64(), "bool": pa.bool_()}
+_KEY_COLUMNS = {field.name: field for field in arrow_schema(ROWS)}
+_VARIANTS: tuple[str, ...] = ("text", "double", "bool")
 
 Warn = Callable[[str], None]
-Types = dict[str, str]
-"""dlt data types by column name."""
-
-
-def column_name(name: str, naming: NamingConvention) -> str | None:
-    """The column for an API's name: made ASCII, then normalized by dlt; None where nothing is left."""
-    ascii_name = anyascii(name).strip()
-    if not any(map(str.isalnum, ascii_name)):
-        return None
-    return naming.normalize_path(naming.normalize_path(ascii_name)) or None  # twice: shortening is not stable in one
-
-
-def _shown(name: str) -> str:
-    text = ascii(name)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 class _Target(NamedTuple):
@@ -91,7 +62,7 @@ class _RowTable:
                 owners[column] = _Owner(column, "value")
                 owners[confidence_column] = _Owner(column, "confidence")
         for column in list(owners):
-            for kind in _ARROW_TYPES:
+            for kind in _VARIANTS:
                 variant = self._variant(column, kind)
                 if variant in self.types:
                     owners.setdefault(variant, _Owner(column, kind))
@@ -113,7 +84,7 @@ class _RowTable:
         used: set[str] = set()
         for position, field in enumerate(fields):
             column = column_name(field, self._naming)
-            if column in _KEY_COLUMNS or (column or "").startswith(_OF_DLT):
+            if column in _KEY_COLUMNS or (column or "").startswith(OF_DLT):
                 column = self._naming.normalize_path(f"field__{column}")
             if column is None:
                 self.leave_out(field, "its name normalizes to nothing")
@@ -153,7 +124,7 @@ class _RowTable:
     def leave_out(self, field: str, reason: str) -> None:
         if field not in self._warned:
             self._warned.add(field)
-            self._warn(f"{self.name}: field {_shown(field)} stays in cells alone: {reason}")
+            self._warn(f"{self.name}: field {shown(field)} stays in cells alone: {reason}")
 
 
 class RowTables:
@@ -206,7 +177,7 @@ class RowTables:
     @staticmethod
     def types_of(table: pa.Table) -> Types:
         """The dlt data types of a wide table's columns that come from fields."""
-        kinds = {arrow_type: kind for kind, arrow_type in _ARROW_TYPES.items()}
+        kinds = {arrow_type: kind for kind, arrow_type in ARROW_TYPES.items()}
         return {field.name: kinds[field.type] for field in table.schema if field.name not in _KEY_COLUMNS}
 
     def _builder(self, name: str) -> "_Builder":
@@ -263,9 +234,9 @@ class _Builder:
             if kinds != {type(None)}:
                 self._append_values(block, target, "text" if str in kinds else "double", values)
             return
-        routed = [_routed(value) for value in values]
-        for kind in dict.fromkeys(kind for kind, _ in routed if kind is not None):
-            self._append_values(block, target, kind, [value if kind == own else None for own, value in routed])
+        of_kinds = [routed(value) for value in values]
+        for kind in dict.fromkeys(kind for kind, _ in of_kinds if kind is not None):
+            self._append_values(block, target, kind, [value if kind == own else None for own, value in of_kinds])
 
     def _append_values(self, block: Block, target: _Target, kind: str, values: list[Any]) -> None:
         column = self._table.column_for(target.column, kind)
@@ -293,113 +264,6 @@ class _Builder:
                 continue
             values = self._columns[column]
             values += [None] * (self._count - len(values))
-            fields.append(pa.field(column, _ARROW_TYPES[kind]))
-            arrays.append(pa.array(values, _ARROW_TYPES[kind]))
+            fields.append(pa.field(column, ARROW_TYPES[kind]))
+            arrays.append(pa.array(values, ARROW_TYPES[kind]))
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
-
-
-def _routed(value: Any) -> tuple[str | None, Any]:
-    """The dlt data type of a JSON value in a wide table, and the value as that type; None twice for no value."""
-    if value is None:
-        return None, None
-    if isinstance(value, str):
-        return "text", value
-    if isinstance(value, bool):
-        return "bool", value
-    if isinstance(value, int | float | Decimal):
-        number = number_of(value)
-        return (None, None) if number is None else ("double", number)
-    return "text", jsontext.dumps(value)
-
-
-class AnswerColumns:
-    """The columns of `executions` that come from the API: `metadata__…` and any other key of an answer.
-
-    Args:
-        own: The columns that are ours; a key that collides with one becomes `answer__<key>`.
-        naming: dlt's naming convention for the destination.
-        types: dlt data types of the columns of `executions` that exist.
-        max_columns: How many columns `executions` may have.
-    """
-
-    OTHER = "answer__other"
-    """JSON text of the keys that have no column of their own: names that collide, or one key too many."""
-
-    def __init__(
-        self, own: Iterable[str], naming: NamingConvention, types: Types, max_columns: int = MAX_FIELDS_PER_TABLE
-    ) -> None:
-        self._max_columns = max_columns
-        self._own = {*own, self.OTHER}
-        self._naming = naming
-        self._types = dict(types)
-
-    @property
-    def types(self) -> Types:
-        """Those that exist, and those that rows brought since."""
-        return self._types
-
-    def row(self, payload: Mapping[str, Any] | None, skip: Iterable[str]) -> dict[str, Any]:
-        """The columns of one answer without its keys `skip`; objects are flattened, lists are JSON text.
-
-        So are objects more than 32 levels down.
-        """
-        row: dict[str, Any] = {}
-        other: dict[str, Any] = {}
-        skipped = set(skip)
-        for key, value in (payload or {}).items():
-            if key not in skipped:
-                self._add(row, other, (key,), value)
-        if other:
-            row[self.OTHER] = jsontext.dumps(other)
-        return row
-
-    def _add(self, row: dict[str, Any], other: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
-        if isinstance(value, dict) and len(path) < _MAX_DEPTH:
-            for key, inner in value.items():
-                self._add(row, other, (*path, key), inner)
-            return
-        kind, routed = _typed(value)
-        if kind is None:
-            return
-        column = self._column(path)
-        if column is not None:
-            column, kind, routed = self._fitted(column, kind, routed)
-        is_new = column not in self._types
-        if column is None or column in row or (is_new and len(self._types) >= self._max_columns):
-            other[".".join(path)] = value
-            return
-        if is_new:
-            self._types[column] = kind
-        row[column] = routed
-
-    def _fitted(self, column: str, kind: str, value: Any) -> tuple[str | None, str, Any]:
-        """Column, type and value such that dlt makes no other value of it; without a column where none fits."""
-        of_column = self._types.get(column, kind)
-        if kind == of_column or of_column not in _TYPES:
-            return column, kind, value
-        if of_column == "text":
-            return column, "text", value if isinstance(value, str) else jsontext.dumps(value)
-        if of_column == "double" and kind == "bigint":
-            return column, "double", float(value)
-        if of_column == "bigint" and kind == "double" and value.is_integer() and abs(value) < _EXACT_IN_DOUBLE:
-            return column, "bigint", int(value)
-        variant = self._naming.normalize_path(f"{column}__v_{kind}")
-        return variant if self._types.get(variant, kind) == kind else None, kind, value
-
-    def _column(self, path: tuple[str, ...]) -> str | None:
-        parts = [column_name(key, self._naming) for key in path]
-        if None in parts:
-            return None
-        column = self._naming.normalize_path("__".join(part for part in parts if part))
-        if column in self._own or column.startswith(_OF_DLT):
-            column = self._naming.normalize_path(f"answer__{column}")
-        return None if column in self._own else column
-
-
-def _typed(value: Any) -> tuple[str | None, Any]:
-    kind, routed = _routed(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return "bigint", value
-    if isinstance(value, Decimal):
-        return "text", jsontext.dumps(value)  # more digits than a bigint has
-    return kind, routed

@@ -147,7 +147,9 @@ def test_no_repr_shows_a_secret(sandbox: Sandbox) -> None:
     pair = ClientCredentials(CLIENT_ID, CLIENT_SECRET)
     clients = [Client(sandbox.base_url, pair), Client(sandbox.base_url, StaticToken(token))]
     shown: list[Any] = [pair, StaticToken(token), *clients, *(client.__dict__ for client in clients)]
-    for credentials in ({"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}, {"access_token": token}):
+    both_ways: list[dict[str, Any]]
+    both_ways = [{"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}, {"access_token": token}]
+    for credentials in both_ways:
         source = further_source(["wf/a"], base_url=sandbox.base_url, **credentials)
         shown += [source, source.resources, source.resources["executions"], source.schema.to_pretty_yaml()]
     for one in shown:

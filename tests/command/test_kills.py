@@ -62,6 +62,10 @@ class Run:
         self._made |= found
         return sum(path.match(pattern) for path in self._made)
 
+    def until(self, due: Callable[["Run"], bool]) -> None:
+        """Waits until it is due, or has ended before."""
+        until(lambda: due(self) or self.process.poll() is not None, every=0.001)
+
     @property
     def is_writing(self) -> bool:
         return self.seconds >= 0 and self._command.database.with_suffix(".duckdb.wal").exists()
@@ -119,7 +123,7 @@ def _run_killed(chain: list[Callable[[Run], bool]], directory: Path) -> int:
         killed = 0
         for number, due in enumerate(chain, start=1):
             run = Run(command, sandbox, names[: SIZE * number // (len(chain) + 1)])
-            until(lambda run=run, due=due: due(run) or run.process.poll() is not None, every=0.001)
+            run.until(due)
             run.process.kill()
             killed += finish(run.process).returncode == -signal.SIGKILL
             _assert_nothing_twice(command)
@@ -211,7 +215,7 @@ def test_kills_while_a_pending_package_is_loaded(tmp_path: Path, sandbox: Sandbo
     asked_for_it = asked(sandbox)["a"]
     for due in (made(STARTED), made(STARTED, 3), made(COMPLETED, 2)):
         run = Run(command, sandbox, ["a", "b"])
-        until(lambda run=run, due=due: due(run) or run.process.poll() is not None, every=0.001)
+        run.until(due)
         run.process.kill()
         finish(run.process)
         _assert_nothing_twice(command)

@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from further_source.sandbox import Reply, Sandbox, completed, demo_executions, error, failed, running
 from further_source.sandbox.data import SUBMISSION_WORKFLOW
 from tests.support.command import (
     HANG,
-    LOAD,
     Command,
     asked,
     cells_of,
@@ -168,6 +168,30 @@ def test_an_empty_list_file_makes_the_tables_and_asks_nothing(command: Command, 
     loaded(command.run("--executions", "list.txt", "--strict"))
 
 
+@pytest.mark.parametrize("there", ["another file", "another dataset", "lost working directory"])
+def test_an_empty_list_makes_the_tables_wherever_they_are_not(
+    command: Command, sandbox: Sandbox, tmp_path: Path, there: str
+) -> None:
+    serve(sandbox, "a")
+    loaded(command.run(A))
+    arguments = ["--executions", "-"]
+    database, schema = command.database, "further_data"
+    if there == "another file":  # it exists, and has nothing of ours
+        database = tmp_path / "other.duckdb"
+        duckdb.connect(str(database)).close()
+        command.environment["DESTINATION__DUCKDB__CREDENTIALS"] = str(database)
+    elif there == "another dataset":
+        schema = "empty_data"
+        arguments += ["--dataset", schema]
+    else:
+        shutil.rmtree(command.data_dir)
+    done = loaded(command.run(*arguments, stdin=""))
+
+    query = done.stdout.partition("try:\n")[2]
+    assert command.query(query, database, schema=schema) == []
+    assert command.query("SELECT count(*) FROM _dlt_loads", database, schema=schema) == [(1,)]
+
+
 def test_lists_add_up_and_duplicates_count_once(command: Command, sandbox: Sandbox) -> None:
     for name in "abcde":
         serve(sandbox, name)
@@ -233,6 +257,31 @@ def test_the_summary_goes_to_standard_output_and_progress_to_standard_error(comm
     assert command.query(query) == []
 
 
+def test_json_is_the_summary_as_one_document(command: Command, sandbox: Sandbox) -> None:
+    serve(sandbox, "a", {"x": 1})
+    sandbox.add("wf", "b", running("wf", "b"))
+    done = loaded(command.run(*ids("ab"), "--json", "--quiet", "--strict", max_wait=0), 3)
+    assert done.stderr == ""
+    place = {"destination": "duckdb", "dataset": "further_data", "location": f"duckdb:///{command.database}"}
+    assert json.loads(done.stdout) == {
+        "listed": 2,
+        "ended": {"completed": 1, "running": 1},
+        "earlier": {},
+        "kept": {},
+        "remaining": 0,
+        "rows": {"executions": 2, "steps": 1, "cells": 1, "rows_extract": 1},
+        **place,
+        "error": None,
+        "exit_code": 3,
+    }
+
+    done = loaded(command.run("wf/c", "--json", "--quiet", client_secret="wrong"), 1)
+    found = json.loads(done.stdout)
+    assert {key: found[key] for key in place} == place
+    assert (found["listed"], found["remaining"], found["exit_code"]) == (1, 1, 1)
+    assert "Invalid client credentials" in found["error"]
+
+
 def test_quiet_shows_nothing_of_a_normal_load(command: Command, sandbox: Sandbox) -> None:
     serve(sandbox, "a")
     done = loaded(command.run(A, "--quiet"))
@@ -293,8 +342,8 @@ def test_it_chooses_what_nobody_configured(
     """How tables are kept in memory, how many jobs load at once into DuckDB, whether files are compressed."""
     script = tmp_path / "chosen.py"
     script.write_text(
-        f"import json, sys\nsys.path.insert(0, {str(LOAD.parent)!r})\nimport load\n"
-        "assert load.main(['--executions', '-', '--quiet']) == 0\nimport dlt, pyarrow\n"
+        "import json, sys\nfrom further_source.command.main import main\n"
+        "assert main(['load', '--executions', '-', '--quiet']) == 0\nimport dlt, pyarrow\n"
         "print(json.dumps([pyarrow.default_memory_pool().backend_name, dlt.config['load.workers'],"
         " dlt.config.get('data_writer.disable_compression', bool)]))"
     )
@@ -363,7 +412,7 @@ def test_every_execution_unreachable_exits_1(command: Command, sandbox: Sandbox)
 def test_an_api_that_is_not_there_exits_1(command: Command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    settings = {"base_url": f"http://127.0.0.1:{port}", "initial_interval": 0.01, "max_interval": 0.01}
+    settings: dict[str, Any] = {"base_url": f"http://127.0.0.1:{port}", "initial_interval": 0.01, "max_interval": 0.01}
     done = loaded(command.run(A, **settings), 1)
     assert "connection refused" in done.stderr.splitlines()[-1]
 
@@ -558,7 +607,7 @@ def test_a_terminal_shows_progress_and_no_control_characters_of_the_api(command:
 
 
 def on_terminal(command: Command, *arguments: str, **settings: Any) -> tuple[int, str]:
-    import pty
+    import pty  # noqa: PLC0415  Windows has none
 
     ours, theirs = pty.openpty()
     try:

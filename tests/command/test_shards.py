@@ -8,8 +8,8 @@ from typing import Any
 
 import psycopg2
 import pytest
-
 from further_source.command.lock import only_load
+
 from further_source.executions import ExecutionId
 from further_source.manifest import shard
 from further_source.sandbox import Sandbox, cell, completed, step
@@ -124,7 +124,7 @@ def query(postgres_url: str, dataset: str) -> Iterator[Query]:
     def run(sql: str) -> list[tuple[Any, ...]]:
         with connection.cursor() as cursor:
             cursor.execute(sql)
-            return cursor.fetchall()
+            return list(cursor.fetchall())
 
     yield run
     connection.close()

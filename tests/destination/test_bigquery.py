@@ -13,6 +13,7 @@ import pytest
 import sqlglot
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from dlt.common.configuration.specs import GcpServiceAccountCredentials
 from sqlglot import exp
 
 from further_source.sandbox import Sandbox, cell, completed, failed, step
@@ -77,10 +78,12 @@ def bigquery(project: str, tmp_path: Path) -> dlt.Pipeline:
         "client_email": "loader@insurer.iam.gserviceaccount.com",
         "token_uri": f"{project}/token",
     }
+    credentials = GcpServiceAccountCredentials()
+    credentials.parse_native_representation(json.dumps(account))
     return dlt.pipeline(
         "further",
         pipelines_dir=str(tmp_path / "pipelines"),
-        destination=dlt.destinations.bigquery(credentials=json.dumps(account)),
+        destination=dlt.destinations.bigquery(credentials=credentials),
         dataset_name="further_data",
     )
 

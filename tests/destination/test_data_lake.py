@@ -23,8 +23,8 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from further_source import ConfigurationError, run_in_slices
 from further_source.command.failures import as_further_error
+from further_source.run import Report
 from further_source.sandbox import Sandbox, cell, completed, failed, running, step
-from further_source.session import Report
 from tests.conftest import MakePipeline
 from tests.support.documents import PROJECT, Document
 from tests.support.loading import WORKFLOW, asked, cells_of, serve_rows, source_of

@@ -94,7 +94,7 @@ def postgres(postgres_url: str, dataset: str, tmp_path: Path) -> Postgres:
 
 
 def test_every_column_of_every_table(sandbox: Sandbox, postgres: Postgres, log: list[str]) -> None:
-    rows = [
+    rows: list[Any] = [
         {"policy_number": cell("02139", 0.97), "premium": cell(1250.5, 1), "active": cell(True, None)},
         {"policy_number": cell(None, 0.1), "tags": {"value": ["a", 1], "page": 3}, "n": cell(12345678901234567890, 0)},
         {},

@@ -15,6 +15,7 @@ from dlt.common.exceptions import MissingDependencyException
 
 from further_source.destination.strategy import loading_of
 from further_source.sandbox import Sandbox, cell
+from further_source.tables.columns import TABLES
 from tests.support.loading import serve_rows, source_of
 
 S3: dict[str, str] = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "eu-central-1"}
@@ -76,12 +77,12 @@ def test_the_strategy_follows_from_what_the_destination_can_do(case: Case, tmp_p
 
     assert loading.strategy == strategy
     assert loading.can_replace == (strategy == "delete-insert")
-    for table in ("executions", "steps", "cells", "rows"):
+    for table in TABLES.values():
         hints = loading.hints(table)
         keys = {"delete-insert": "merge_key", "upsert": "primary_key"}
         assert {"merge_key", "primary_key"} & hints.keys() == ({keys[strategy]} if strategy in keys else set())
         assert hints.get("table_format") == table_format
-        if table in ("executions", "steps"):
+        if not table.is_arrow:
             assert hints.get("file_format", of_rows) == of_rows
 
 

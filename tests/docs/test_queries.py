@@ -11,6 +11,7 @@ import pytest
 
 from further_source import Report, further_source, run_in_slices
 from further_source.command.display import review_query, summary, text_table
+from further_source.pipeline import PipelineSettings
 from further_source.sandbox import Sandbox, demo_executions
 from further_source.settings import DATASET_NAME
 from tests.support.documents import PROJECT, Block, Document, names
@@ -211,7 +212,8 @@ def test_the_entity_diagram_shows_columns_that_are_there(demo: Demo) -> None:
 
 
 def test_the_demo_output_is_what_the_command_prints(demo: Demo) -> None:
-    printed = summary(demo.report, destination="duckdb", dataset=DATASET_NAME, location="")
+    settings = PipelineSettings("further_demo", "", "duckdb", DATASET_NAME, "", DATASET_NAME, None)
+    printed = summary(demo.report, settings)
     with duckdb.connect(str(demo.path), read_only=True) as connection:
         review = connection.sql(review_query(DATASET_NAME))
         printed += "\n" + text_table(review.columns, review.fetchall())

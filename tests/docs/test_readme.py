@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from further_source.command.lock import only_load
+from further_source.lock import only_load
 from further_source.sandbox import Sandbox
 from further_source.settings import PIPELINE_NAME
 from tests.docs.conftest import Submit

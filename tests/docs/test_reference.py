@@ -1,25 +1,27 @@
 """The reference in docs/ says what is so: names, defaults, options, codes, messages, and examples that run."""
 
-import importlib.util
 import inspect
 import json
 import re
 import shlex
 import signal
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import duckdb
 import pytest
+import shtab
 import tomlkit
 
 import further_source as package
-from further_source import further_source, manifest
-from further_source.command.display import _OUTCOMES
+from further_source import Report, further_source, manifest
+from further_source.command import exit_codes
+from further_source.command.arguments import command_parser, parse
+from further_source.command.display import _OUTCOMES, summary_document
+from further_source.pipeline import PipelineSettings
+from further_source.run import SLICE_BYTES
 from further_source.sandbox import Sandbox
-from further_source.session import _LOAD_BYTES
-from further_source.settings import POLLING_PRESETS, SOURCE_NAME
+from further_source.settings import DATASET_NAME, POLLING_PRESETS, SOURCE_NAME
 from further_source.tables.answer import FINAL_OUTCOMES
 from tests.docs.conftest import Submit
 from tests.support.documents import DOCUMENTS, PROJECT, Block, Document, names
@@ -32,60 +34,80 @@ def page(name: str) -> Document:
     return Document(PROJECT / "docs" / f"{name}.md")
 
 
-@pytest.fixture(scope="module")
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("documented_load", PROJECT / "pipelines" / "load.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+# The command
+
+SUBCOMMANDS = re.findall(r"^    (\w+) ", command_parser().format_help(), re.MULTILINE)
 
 
-@pytest.fixture
-def help_text(load: ModuleType, capsys: pytest.CaptureFixture[str]) -> str:
+def help_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit):
-        load.parse_arguments(["--help"])
+        parse(command_parser(), [*arguments, "--help"])
     return capsys.readouterr().out
 
 
-# The commands
+def test_the_subcommands_are_those_of_the_command() -> None:
+    [[header, *rows]] = page("command").tables("The command")
+
+    assert header == ["subcommand", "what it does"]
+    assert [name for subcommand, _ in rows for name in names(subcommand)] == SUBCOMMANDS
 
 
-def test_the_usage_is_that_of_the_command(help_text: str) -> None:
-    [block] = [block for block in page("command").blocks("text") if "[--executions FILE|-]" in block.code]
-    usage = help_text.partition("\n\n")[0]
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
+def test_the_usage_is_that_of_the_command(capsys: pytest.CaptureFixture[str], subcommand: str) -> None:
+    blocks = [block.code for block in page("command").blocks("text")]
+    [code] = [code for code in blocks if code.startswith(f"further-source {subcommand} ")]
+    usage = help_of(capsys, subcommand).partition("\n\n")[0]
 
     arguments = set(re.findall(r"\[[^\]]+\]", " ".join(usage.split())))
-    assert set(re.findall(r"\[[^\]]+\]", block.code)) == arguments - {"[-h]"}
+    assert set(re.findall(r"\[[^\]]+\]", code)) == arguments - {"[-h]"}
 
 
-def test_the_options_are_those_of_the_command(help_text: str) -> None:
-    [[header, *rows]] = page("command").tables("Options")
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
+def test_the_options_are_those_of_the_command(capsys: pytest.CaptureFixture[str], subcommand: str) -> None:
+    [[header, *rows]] = page("command").tables(subcommand)
 
     assert header == ["option", "meaning"]
-    assert {name for option, _ in rows for name in names(option)} == set(re.findall(r"--[a-z][a-z-]*", help_text))
+    options = set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", help_of(capsys, subcommand), re.MULTILINE))
+    assert {name for option, _ in rows for name in names(option)} == options - {"--help"}
 
 
-def test_the_exit_codes_are_those_of_the_command(load: ModuleType) -> None:
+def test_the_options_of_no_subcommand_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    options = set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", help_of(capsys), re.MULTILINE))
+    introduction = page("command").section("The command")
+
+    assert all(f"`further-source {option}" in introduction for option in options)
+    for shell in shtab.SUPPORTED_SHELLS:
+        assert f"`{shell}`" in introduction
+
+
+def test_the_exit_codes_are_those_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     [[header, *rows]] = page("command").tables("Exit codes")
     codes = [int(code) for code, _ in rows]
 
     assert header == ["exit code", "when"]
-    constants = {value for name, value in vars(load).items() if name.startswith("EXIT_")}
-    assert codes == sorted({0, *constants, 128 + signal.SIGINT, 128 + signal.SIGTERM})
-    assert load.__doc__ is not None
-    told = load.__doc__.partition("Exit codes:")[2]
+    constants = {value for value in vars(exit_codes).values() if isinstance(value, int)}
+    assert codes == sorted({*constants, *map(exit_codes.of_signal, (signal.SIGINT, signal.SIGTERM))})
+    told = help_of(capsys, "load").partition("Exit codes:")[2]
     assert codes == [int(code) for code in re.findall(r"\b\d+\b", told)]
 
 
+def test_the_keys_of_the_summary_are_those_of_the_command() -> None:
+    [[header, *rows]] = page("command").tables("The summary as JSON")
+
+    assert header == ["key", "meaning"]
+    settings = PipelineSettings("further", "", "duckdb", DATASET_NAME, "", DATASET_NAME, None)
+    document = summary_document(Report(), settings, error=None, exit_code=0)
+    assert [name for key, _ in rows for name in names(key)] == [*document]
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
-def test_the_commands_that_are_shown_are_usage_that_is_right(load: ModuleType, document: Path) -> None:
+def test_the_commands_that_are_shown_are_right(document: Path) -> None:
     for block in Document(document).blocks("sh") + Document(document).blocks("cron"):
         for line in block.code.replace("\\\n", " ").splitlines():
-            command, found, arguments = line.partition("pipelines/load.py ")
-            if found and not command.startswith("dlt deploy"):
-                load.parse_arguments(shlex.split(arguments.partition(" >>")[0], comments=True))
+            for name, prefix in (("further-source ", []), ("pipelines/load.py ", ["load"])):
+                _, found, arguments = line.partition(name)
+                if found:
+                    parse(command_parser(), [*prefix, *shlex.split(arguments.partition(" >>")[0], comments=True)])
 
 
 # The configuration
@@ -140,13 +162,13 @@ def test_the_example_of_secrets_has_the_secret_keys() -> None:
     assert tomlkit.parse(text).unwrap()["sources"].keys() == {SOURCE_NAME}
 
 
-def test_the_presets_are_those_of_the_source(help_text: str) -> None:
+def test_the_presets_are_those_of_the_source(capsys: pytest.CaptureFixture[str]) -> None:
     [[header, *rows]] = page("configuration").tables("Polling presets")
 
     assert [name for cell in header[1:4] for name in names(cell)] == [*vars(POLLING_PRESETS["default"])]
     documented = {names(preset)[0]: [float(number) for number in numbers] for preset, *numbers, _ in rows}
     assert documented == {name: list(vars(preset).values()) for name, preset in POLLING_PRESETS.items()}
-    assert set(documented) <= set(re.findall(r"\w+", help_text))
+    assert set(documented) <= set(re.findall(r"\w+", help_of(capsys, "load")))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
@@ -242,6 +264,6 @@ def test_an_example_in_python_runs(
 
 
 def test_the_pages_say_how_much_a_load_holds() -> None:
-    size = f"{_LOAD_BYTES // 1_000_000} MB of "
+    size = f"{SLICE_BYTES // 1_000_000} MB of "
 
     assert all(size in page(name).text for name in ("incremental", "scaling"))

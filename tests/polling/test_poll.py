@@ -1,12 +1,15 @@
 """Polling by example, in virtual time: nothing here sleeps."""
 
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
 from further_source.executions import ExecutionId
+from further_source.polling.backoff import next_interval
 from further_source.polling.outcomes import (
     Answered,
     Failure,
@@ -15,7 +18,6 @@ from further_source.polling.outcomes import (
     Token,
     Unauthorized,
 )
-from further_source.polling.poll import next_interval
 from further_source.settings import POLLING_PRESETS, PollingSettings
 from tests.support.virtual import (
     COMPLETED,
@@ -372,7 +374,12 @@ def test_a_429_holds_first_polls_and_tokens_too() -> None:
 
 
 def test_a_429_neither_counts_against_an_execution_nor_lengthens_its_interval() -> None:
-    run = poll({A: [*[throttle(1)] * 30, *[fault()] * 9, RUNNING, COMPLETED]}, SETTINGS)
+    # One of the others is answered between any two 429, so that they are not in a row.
+    others = {
+        execution: [answer("completed", 2.5 + 5 * number)] for number, execution in enumerate(listed(30, "others"))
+    }
+    script = [*[throttle(1)] * 30, *[fault()] * 9, RUNNING, COMPLETED]
+    run = poll({A: script} | others, settings(max_workers=64))
 
     assert run.times(A)[:31] == sums([5] * 30)
     assert run.outcome(A) == "completed"
@@ -439,6 +446,70 @@ def test_a_late_429_extends_the_pause_and_never_shortens_it() -> None:
     assert [run.times(execution)[1] for execution in (A, B, C)] == close([33, 33, 33])
 
 
+def test_a_retry_after_of_zero_for_ever_is_not_obeyed_at_full_rate() -> None:
+    executions = listed(1000)
+    run = poll({execution: [throttle(0, latency=0.1)] for execution in executions}, PollingSettings())
+
+    told_nothing = poll({execution: [throttle(latency=0.1)] for execution in executions}, PollingSettings())
+    assert len(run.sent) <= len(told_nothing.sent) + 6
+    assert run.sent[-1].at >= 600
+
+
+def test_a_retry_after_that_is_longer_than_the_backoff_is_obeyed_however_many_come() -> None:
+    run = poll({A: [*[throttle(100)] * 8, COMPLETED]}, SETTINGS)
+
+    assert run.times(A) == sums([100] * 8)
+
+
+def test_a_few_short_retry_afters_are_obeyed_again_after_an_answer() -> None:
+    few = [throttle(1)] * 3
+    run = poll({A: [*few, RUNNING, *few, RUNNING, *few, COMPLETED]}, settings(backoff_factor=1))
+
+    assert run.times(A) == sums([5] * 11)
+
+
+# Jitter
+
+
+def test_runs_that_are_paused_together_do_not_go_on_together() -> None:
+    shares = [0.0, 0.25, 0.5, 1.0]
+    runs = [poll({A: [throttle(20), COMPLETED]}, SETTINGS, chance=partial(float, share)) for share in shares]
+
+    assert [run.times(A)[1] for run in runs] == [20, 21, 22, 24]
+
+
+def test_no_jitter_makes_a_pause_longer_than_the_cap() -> None:
+    for retry_after in (299, 300, 86_400):
+        assert poll({A: [throttle(retry_after), COMPLETED]}, SETTINGS, chance=lambda: 1.0).times(A) == [0, 300]
+
+
+def test_jitter_makes_the_waits_after_failures_a_little_shorter_and_none_longer() -> None:
+    waits = [5, 7.5, 11.25, 16.875, 25.3125, 30, 30, 30, 30]
+    for script, tokens in (([fault()], None), ([COMPLETED], [fault()])):
+        run = poll({A: script}, SETTINGS, tokens=tokens, chance=lambda: 1.0)
+        assert [sent.at for sent in run.sent] == close(sums(wait * 0.8 for wait in waits))
+
+    run = poll({A: [throttle()]}, settings(max_wait=0), chance=lambda: 1.0)
+    # Each is asked when its own interval is over and the pause too, which alone has jitter.
+    assert run.times(A) == close(sums([5, 6, 9, 13.5, 20.25, 24, 24, 24, 24]))
+
+
+def test_waits_after_answers_have_no_jitter() -> None:
+    run = poll({A: [*[RUNNING] * 5, COMPLETED]}, SETTINGS, chance=lambda: 1.0)
+
+    assert run.times(A) == sums([5, 7.5, 11.25, 16.875, 25.3125])
+
+
+def test_with_jitter_max_wait_still_cuts_the_last_wait() -> None:
+    run = poll({A: [RUNNING, fault(), fault(), RUNNING]}, settings(max_wait=20), chance=lambda: 0.5)
+
+    assert run.times(A) == close([0, 5, 11.75, 20])
+    assert run.outcome(A) == "running"
+
+
+# 429 for ever
+
+
 def test_429_for_ever_ends_as_unreachable_for_what_never_answered_and_running_for_what_did() -> None:
     quiet = settings(max_wait=100, max_workers=1)
     run = poll({A: [RUNNING, throttle()], B: [throttle()]}, quiet)
@@ -450,7 +521,7 @@ def test_429_for_ever_ends_as_unreachable_for_what_never_answered_and_running_fo
 
 def test_what_answered_and_waits_when_429_end_the_run_is_running() -> None:
     # It is B's 429, at 150 s, that is one too many, and A waits for its last request.
-    run = poll({A: [answer("running", 50), throttle(10)], B: [throttle(10)]}, settings(max_wait=100))
+    run = poll({A: [answer("running", 50), throttle(10)], B: [throttle(10)]}, settings(max_wait=100, max_interval=10))
 
     assert run.times(A)[-1] < 150
     assert (run.outcome(A), run.end(A).poll_error) == ("running", None)
@@ -505,7 +576,7 @@ def test_429_for_ever_ends_also_where_each_comes_later_than_the_next_request() -
     # Each is still under way when the pause of the one before it is over, so none is sent "after the pause".
     executions = listed(20)
     scripts = {execution: [throttle(0, latency=3)] for execution in executions}
-    run = poll(scripts, settings(max_wait=60, max_requests_per_second=1))
+    run = poll(scripts, settings(max_wait=60, max_requests_per_second=1, initial_interval=1, max_interval=2))
 
     assert {ended.poll_outcome for ended in run.ends} == {"unreachable"}
     assert max(run.end_times) < 120
@@ -656,7 +727,8 @@ def test_429_for_ever_for_a_token_ends_everything() -> None:
     run = poll({A: [COMPLETED], B: [COMPLETED]}, settings(max_wait=60), tokens=[throttle(0)])
 
     assert [run.outcome(A), run.outcome(B)] == ["unreachable", "unreachable"]
-    assert run.token_times == sums([5] * 12)
+    # Three are obeyed, so that the token's own interval of 5 s counts; from the fourth on there is a pause.
+    assert run.token_times == sums([5, 5, 5, 16.875, 25.3125, 30, 30, 30, 30])
 
 
 def test_refused_credentials_stop_the_run() -> None:
@@ -749,6 +821,90 @@ def test_a_401_for_a_token_that_cannot_be_renewed_stops_the_run_at_once() -> Non
     assert str(run.error) == "401: invalid token"
     assert [ended.execution for ended in run.ends] == [A]
     assert len(run.sent) == 2
+
+
+def test_two_rotations_of_the_token_with_a_fault_between_do_not_stop_the_run() -> None:
+    run = poll(
+        {A: [RUNNING, fault(), COMPLETED], B: [RUNNING]},
+        settings(backoff_factor=1, max_wait=30),
+        tokens=[grant()],
+        revoked_at=[4.0, 9.0],
+    )
+
+    # A: an answer, 401 and a fault with the second token, 401 for it, and an answer with the third.
+    assert [type(sent.outcome) for sent in run.of(A)] == [Answered, Unauthorized, Failure, Unauthorized, Answered]
+    assert (run.error, run.outcome(A), run.outcome(B)) == (None, "completed", "running")
+    assert len(run.token_times) == 3
+
+
+def test_rotations_of_the_token_do_not_stop_a_run_however_many_faults_come_between() -> None:
+    replies = [RUNNING, fault(latency=0.5), throttle(1, latency=0.2), answer("running", 3)]
+    for seed in range(40):
+        chance = random.Random(seed)  # noqa: S311
+        run = poll(
+            {execution: [*chance.choices(replies, k=20), COMPLETED] for execution in listed(10)},
+            settings(max_wait=10_000),
+            tokens=[grant(latency=1)],
+            revoked_at=[chance.uniform(start, start + 40) for start in range(0, 240, 60)],
+        )
+
+        assert run.error is None, seed
+        assert len(run.ends) == 10
+
+
+def test_what_was_refused_is_asked_first_once_there_is_another_token() -> None:
+    executions = listed(20)
+    run = poll(
+        {execution: [COMPLETED] for execution in executions} | {executions[5]: [unauthorized(), COMPLETED]},
+        settings(max_requests_per_second=1),
+        tokens=[grant(latency=10)],
+    )
+
+    order = [sent.execution for sent in run.sent]
+    renewal = order.index(None, 1)
+    assert order[renewal - 1] == order[renewal + 1] == executions[5]
+    assert order[renewal + 2 :] == executions[6:]
+
+
+@pytest.mark.parametrize("latency", [0, 0.3, 30])
+@pytest.mark.parametrize("token_latency", [0, 10])
+def test_401_for_ever_costs_two_tokens_and_ends_at_once(latency: float, token_latency: float) -> None:
+    executions = listed(100)
+    run = poll(
+        {execution: [unauthorized(latency)] for execution in executions},
+        settings(max_requests_per_second=10),
+        tokens=[grant(latency=token_latency)],
+    )
+
+    assert str(run.error) == "401: invalid token"
+    assert len(run.token_times) == 2
+    assert run.clock.since_start < 2 * (latency + token_latency) + 1
+
+
+@pytest.mark.parametrize("latency", [0, 0.3, 30])
+def test_401_for_ever_to_one_execution_ends_as_soon_though_others_are_answered(latency: float) -> None:
+    executions = listed(100)
+    run = poll(
+        {execution: [RUNNING] for execution in executions} | {executions[50]: [unauthorized(latency)]},
+        settings(max_requests_per_second=10),
+        tokens=[grant(latency=1)],
+    )
+
+    assert str(run.error) == "401: invalid token"
+    assert len(run.token_times) == 2
+    assert len(run.times(executions[50])) == 2
+
+
+def test_401_for_ever_ends_also_where_every_token_is_replaced_before_its_401_comes() -> None:
+    executions = listed(10)
+    run = poll(
+        {execution: [unauthorized(3)] for execution in executions},
+        settings(max_requests_per_second=10),
+        tokens=[grant(0.5)],
+    )
+
+    assert run.error is not None
+    assert run.clock.since_start < 10
 
 
 # Stopping, workers, whoever takes the ends

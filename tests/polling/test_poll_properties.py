@@ -1,5 +1,6 @@
 """What holds of polling whatever the API does: thousands of generated runs, in virtual time."""
 
+import bisect
 import math
 import os
 import random
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from further_source.executions import ExecutionId
+from further_source.polling.backoff import next_interval
 from further_source.polling.outcomes import (
     Answered,
     Failure,
@@ -20,8 +22,13 @@ from further_source.polling.outcomes import (
     Token,
     Unauthorized,
 )
-from further_source.polling.poll import next_interval
-from further_source.settings import MAX_FAILURES_IN_A_ROW, MAX_RETRY_AFTER, PollingSettings
+from further_source.settings import (
+    MAX_FAILURES_IN_A_ROW,
+    MAX_JITTER,
+    MAX_RETRY_AFTER,
+    SHORT_RETRY_AFTERS_IN_A_ROW,
+    PollingSettings,
+)
 from tests.support.virtual import (
     START,
     Reply,
@@ -64,15 +71,23 @@ class Scenario:
     tokens: Script | None = None
     revoked_at: tuple[float, ...] = ()
     seconds_per_end: float = 0.0
+    jitter: int | None = None  # the seed of it; None: there is none
 
-    def poll(self) -> Run:
+    def poll(self, stop_at: float = math.inf) -> Run:
         return poll(
             self.scripts,
             self.settings,
             tokens=self.tokens,
             revoked_at=self.revoked_at,
+            stop_at=stop_at,
             seconds_per_end=self.seconds_per_end,
+            chance=(lambda: 0.0) if self.jitter is None else random.Random(self.jitter).random,  # noqa: S311
         )
+
+    @property
+    def least(self) -> float:
+        """The shortest that a wait can be, as a share of it."""
+        return 1 if self.jitter is None else 1 - MAX_JITTER
 
 
 QUICK = st.sampled_from([0.0, 0.01, 0.25])
@@ -149,6 +164,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         tokens=draw(scripts_of(token_replies, 3)) if renewable else None,
         revoked_at=tuple(draw(st.lists(st.floats(1, 200), max_size=2))) if renewable else (),
         seconds_per_end=draw(st.sampled_from([0.0, 0.0, 0.0, 0.2, 20.0])),
+        jitter=draw(st.sampled_from([None, 1, 2, 3])),
     )
 
 
@@ -260,7 +276,8 @@ def nobody_is_asked_sooner_than_its_interval(scenario: Scenario, run: Run) -> No
                 first_answer_at = min(first_answer_at, sent.arrives_at)
             if isinstance(sent.outcome, Unauthorized):
                 continue
-            if later.at < sent.arrives_at + interval - SLACK:
+            wait = interval * scenario.least if isinstance(sent.outcome, Failure) else interval
+            if later.at < sent.arrives_at + wait - SLACK:
                 assert later.at >= first_answer_at + scenario.settings.max_wait - SLACK
                 assert all(isinstance(more.outcome, Unauthorized) for more in requests[number:-1])
             if not isinstance(sent.outcome, Throttled):
@@ -284,8 +301,24 @@ def a_429_pauses_everybody(scenario: Scenario, run: Run) -> None:
 def pause(scenario: Scenario, outcome: Throttled) -> float:
     """The least pause after this 429."""
     if outcome.retry_after is None:
-        return scenario.settings.initial_interval
+        return scenario.settings.initial_interval * scenario.least
     return min(outcome.retry_after, MAX_RETRY_AFTER)
+
+
+def only_a_few_short_retry_afters_are_obeyed(scenario: Scenario, run: Run) -> None:
+    """After three 429 in a row, each sent after the one before had come, every further one is followed by a pause."""
+    least = scenario.settings.initial_interval * scenario.least
+    times = [sent.at for sent in run.sent]
+    count, heard = 0, 0.0
+    for sent in sorted(run.sent, key=lambda sent: sent.arrives_at):
+        if isinstance(sent.outcome, Throttled):
+            if sent.at > heard:
+                count, heard = count + 1, sent.arrives_at
+            if count > SHORT_RETRY_AFTERS_IN_A_ROW + 1:
+                following = bisect.bisect(times, sent.arrives_at)
+                assert following == len(times) or times[following] >= sent.arrives_at + least - SLACK
+        elif sent.execution is not None:
+            count = 0
 
 
 def a_token_is_renewed_only_when_due(scenario: Scenario, run: Run) -> None:
@@ -299,7 +332,7 @@ def a_token_is_renewed_only_when_due(scenario: Scenario, run: Run) -> None:
             token, waiting = waiting.outcome, None
         if sent.execution is None:
             if waiting is not None:
-                assert sent.at >= waiting.arrives_at + scenario.settings.initial_interval - SLACK
+                assert sent.at >= waiting.arrives_at + scenario.settings.initial_interval * scenario.least - SLACK
             if token is not None:
                 refused = refused_at.get(token.value, math.inf) <= sent.at
                 assert uses[token.value] >= 1
@@ -313,34 +346,58 @@ def a_token_is_renewed_only_when_due(scenario: Scenario, run: Run) -> None:
                 refused_at[sent.token.value] = min(sent.arrives_at, refused_at.get(sent.token.value, math.inf))
 
 
+def accepted(run: Run) -> list[Sent]:
+    """The requests whose outcome shows that their token was accepted."""
+    return [sent for sent in run.sent if isinstance(sent.outcome, Answered | Refused)]
+
+
 def credentials_are_given_up_only_after_a_renewal(scenario: Scenario, run: Run) -> None:
-    if run.error is None or scenario.tokens is None:
+    """The last 401 was for a token that came after a 401, and was sent before anything was accepted since."""
+    if scenario.tokens is None:
         return
-    most = 0
-    for requests in by_execution(run).values():
-        refused: list[str] = []
-        for sent in requests:
-            if isinstance(sent.outcome, Unauthorized):
-                assert sent.token is not None
-                refused.append(sent.token.value)
-            elif isinstance(sent.outcome, Answered):
-                refused.clear()
-            assert len(set(refused)) == len(refused)
-            most = max(most, len(refused))
-    assert most == 2
+    refused = [sent for sent in run.sent if isinstance(sent.outcome, Unauthorized)]
+    granted = [sent for sent in run.sent if isinstance(sent.outcome, Token)]
+    vouching = accepted(run)
+
+    def stops(last: Sent) -> bool:
+        """Whether there is a token that came after a 401 and before this one was sent, and vouched for by nobody."""
+        return any(
+            token.arrives_at <= last.at
+            and any(first.arrives_at <= token.arrives_at for first in refused)
+            and not any(token.arrives_at <= sent.at and sent.arrives_at <= last.at for sent in vouching)
+            for token in granted
+        )
+
+    heard = [sent for sent in refused if sent.arrives_at <= run.clock.since_start]
+    if run.error is not None:
+        assert any(stops(last) for last in heard)
+
+
+def a_token_refused_for_ever_costs_few(scenario: Scenario, run: Run) -> None:
+    """After each 401 there is one more token, if something was accepted in between."""
+    if scenario.tokens is None or any(
+        sent.outcome.renew_at is not None for sent in run.sent if isinstance(sent.outcome, Token)
+    ):
+        return  # these are renewed by the clock, too
+    granted = sum(isinstance(sent.outcome, Token) for sent in run.sent)
+    assert granted <= 2 + len(accepted(run))
 
 
 def requests_are_bounded(scenario: Scenario, run: Run) -> None:
     """An execution is asked once per interval, once more after each 401, and a last time.
 
+    A 401 comes once to each of its requests that are under way with a token, and there is a next token only if one
+    was accepted in between.
+
     Of tokens there is no more than one per request that uses it, and one unused; failures and 429 for a token are
     an interval apart.
     """
-    interval = scenario.settings.initial_interval
+    interval = scenario.settings.initial_interval * scenario.least
+    accepted_in_all = len(accepted(run))
     asked = 0
     for requests in by_execution(run).values():
         after_401 = sum(isinstance(sent.outcome, Unauthorized) for sent in requests)
-        assert after_401 <= 2 + sum(isinstance(sent.outcome, Answered) for sent in requests)
+        assert after_401 <= 2 + accepted_in_all
         assert len(requests) <= (requests[-1].at - requests[0].at + SLACK) / interval + 2 + after_401
         asked += len(requests)
     granted = sum(isinstance(sent.outcome, Token) for sent in run.sent)
@@ -352,9 +409,9 @@ def requests_are_bounded(scenario: Scenario, run: Run) -> None:
 def it_ends_in_time(scenario: Scenario, run: Run) -> None:
     """The longest time without a request is G; there are few outcomes that are no 429, and few 429 between them.
 
-    Of an execution that never answered there are 10 failures and two 401 at most; the first answer is followed by
-    one request per interval until `max_wait`, a last one, and a 401 to each. Between two such outcomes 429 may come
-    for `max_wait` and ten times in a row, each with ten failed requests for a token.
+    Of an execution that never answered there are 10 failures at most; the first answer is followed by one request
+    per interval until `max_wait`, and a last one. Between two such outcomes, and 401, 429 may come for `max_wait` and
+    ten times in a row, each with ten failed requests for a token.
     """
     rules = scenario.settings
     latency = max((sent.arrives_at - sent.at for sent in run.sent), default=0.0)
@@ -362,12 +419,12 @@ def it_ends_in_time(scenario: Scenario, run: Run) -> None:
     if not scenario.seconds_per_end:
         assert all(later.at - earlier.at <= stall + SLACK for earlier, later in pairwise(run.sent))
 
-    most = 12 + 2 * (rules.max_wait / rules.initial_interval + 2)
+    most = 12 + rules.max_wait / (rules.initial_interval * scenario.least)
     outcomes = 0
     for requests in by_execution(run).values():
-        count = sum(not isinstance(sent.outcome, Throttled) for sent in requests)
-        assert count <= most
-        outcomes += count
+        heard = [sent for sent in requests if not isinstance(sent.outcome, Throttled)]
+        assert sum(not isinstance(sent.outcome, Unauthorized) for sent in heard) <= most
+        outcomes += len(heard)
     taken = len(run.ends) * scenario.seconds_per_end
     assert run.clock.since_start - taken <= (outcomes + 1) * (rules.max_wait + 10 * (10 + 1) * stall)
 
@@ -386,8 +443,10 @@ RULES: list[Callable[[Scenario, Run], None]] = [
     requests_in_flight_keep_to_the_workers,
     nobody_is_asked_sooner_than_its_interval,
     a_429_pauses_everybody,
+    only_a_few_short_retry_afters_are_obeyed,
     a_token_is_renewed_only_when_due,
     credentials_are_given_up_only_after_a_renewal,
+    a_token_refused_for_ever_costs_few,
     requests_are_bounded,
     it_ends_in_time,
     it_waits_no_more_often_than_something_happens,
@@ -493,13 +552,7 @@ def test_the_order_of_the_list_changes_no_result(
 def test_stopped_at_any_time_it_asks_nothing_more_and_tells_only_what_ended(scenario: Scenario, stop_at: float) -> None:
     scenario = replace(scenario, seconds_per_end=0.0)
     whole = scenario.poll()
-    run = poll(
-        scenario.scripts,
-        scenario.settings,
-        tokens=scenario.tokens,
-        revoked_at=scenario.revoked_at,
-        stop_at=stop_at,
-    )
+    run = scenario.poll(stop_at)
 
     assert run.sent == whole.sent[: len(run.sent)]
     assert run.ends == whole.ends[: len(run.ends)]

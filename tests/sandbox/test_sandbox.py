@@ -494,13 +494,11 @@ def test_demo_amounts_add_up() -> None:
         for one_step in execution.payload.get("steps", []):
             rows = [{field: c["value"] for field, c in row.items()} for row in one_step["data"]["data"]]
             for row in rows:
+                parts: tuple[str, ...]
                 if "incurred" in row:
                     parts, total = ("paid", "reserved"), "incurred"
                 elif "total_insured_value" in row:
-                    parts, total = (
-                        ("building_value", "contents_value", "business_income"),
-                        "total_insured_value",
-                    )
+                    parts, total = ("building_value", "contents_value", "business_income"), "total_insured_value"
                 else:
                     continue
                 assert sum(amount(row[part]) for part in parts) == pytest.approx(amount(row[total]), abs=0.005)

@@ -209,8 +209,12 @@ def poll(
     revoked_at: Iterable[float] = (),
     stop_at: float = math.inf,
     seconds_per_end: float = 0.0,
+    chance: Callable[[], float] = lambda: 0.0,
 ) -> Run:
-    """Polls to the end, or to `stop_at`; whoever takes the ends takes `seconds_per_end` for each."""
+    """Polls to the end, or to `stop_at`; whoever takes the ends takes `seconds_per_end` for each.
+
+    Waits have no jitter where `chance` is not given.
+    """
     run = Run(settings)
     api = FakeApi(run.clock, scripts, tokens=tokens, revoked_at=revoked_at)
     workers = VirtualWorkers(run.clock, api)
@@ -224,6 +228,7 @@ def poll(
             clock=run.clock,
             stopped=lambda: run.clock.since_start >= stop_at,
             now_utc=lambda: START_UTC,
+            chance=chance,
             on_unknown_status=lambda execution, status: run.unknown.append((execution, status)),
         ):
             run.ends.append(ended)

@@ -14,12 +14,11 @@ from further_source.tables.answer import (
     Answer,
     normalize_steps,
     number_of,
-    poll_columns,
-    step_rows,
     unpack_cell,
 )
 from further_source.tables.cells import CELLS_SCHEMA, RowGroups, cells_table
-from further_source.tables.columns import CELLS_COLUMNS
+from further_source.tables.columns import CELLS
+from further_source.tables.steps import step_rows
 
 SAMPLES = sorted((Path(__file__).parent / "samples").glob("*.json"))
 EXECUTION = ExecutionId("wf", "ex")
@@ -134,22 +133,7 @@ def test_an_execution_that_replaces_and_has_no_cell_leaves_a_tombstone() -> None
 def test_no_answer_makes_an_empty_table_of_the_same_schema() -> None:
     assert cells_table([], "load").schema == CELLS_SCHEMA
     assert cells_table([], "load").num_rows == 0
-    assert set(CELLS_SCHEMA.names) == {*CELLS_COLUMNS, "_dlt_load_id"}
-
-
-def test_poll_columns_are_how_polling_went() -> None:
-    ended = Ended(EXECUTION, "unreachable", None, None, "timed out", 10, NOW, NOW, 0)
-
-    assert poll_columns(ended) == {
-        "workflow_id": "wf",
-        "workflow_execution_id": "ex",
-        "status": None,
-        "poll_outcome": "unreachable",
-        "poll_error": "timed out",
-        "poll_count": 10,
-        "poll_first_at": NOW,
-        "poll_last_at": NOW,
-    }
+    assert set(CELLS_SCHEMA.names) == {column.name for column in CELLS.columns}
 
 
 def test_a_cell_is_value_confidence_and_rest() -> None:

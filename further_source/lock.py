@@ -13,7 +13,7 @@ __all__ = ["only_load"]
 
 @contextmanager
 def only_load(pipeline_name: str, pipelines_dir: str) -> Iterator[None]:
-    """Holds the pipeline's lock.
+    """Holds the lock of a pipeline, `<pipelines_dir>/<pipeline_name>.lock`.
 
     Raises:
         AlreadyRunningError: Another process holds it; nothing was touched.

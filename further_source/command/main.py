@@ -1,0 +1,58 @@
+"""Where the command begins: parses, runs a subcommand, and exits as it should.
+
+What a subcommand does is imported once it is known which, and the usage is right: dlt takes a second to import.
+"""
+
+import io
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import NoReturn
+
+from further_source.command.arguments import command_parser, load_parser, parse
+from further_source.command.signals import Stop
+from further_source.console import tell
+from further_source.usage import OneLineParser
+
+__all__ = ["further_source_command", "load_script", "main"]
+
+
+def main(arguments: Sequence[str] | None = None, *, parser: OneLineParser | None = None) -> int:
+    """Runs `further-source`, or what `parser` is for, with the arguments; returns the exit code."""
+    stop = Stop()
+    stop.install()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: not every console has every character
+    parser = parser or command_parser()
+    options = parse(parser, arguments)
+    if options.subcommand == "sandbox":
+        return int(import_module("further_source.sandbox.__main__").serve(options))
+    subcommand = import_module(f"further_source.command.{options.subcommand}")
+    try:
+        return int(subcommand.run(options, stop))
+    except Exception as error:
+        message, code = import_module("further_source.command.failures").told(error)
+        tell(parser.called, message)
+        return int(code)
+
+
+def further_source_command() -> NoReturn:
+    """The console script `further-source`."""
+    _exit(main())
+
+
+def load_script() -> NoReturn:
+    """`pipelines/load.py`."""
+    _exit(main(parser=load_parser("load.py")))
+
+
+def _exit(code: int) -> NoReturn:
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed, or never open
+            stream.flush()
+    # Not through the interpreter's own end: it has crashed there, all done, in a library's thread.
+    os._exit(code)

@@ -1,0 +1,44 @@
+"""The columns that values from outside go to.
+
+Values are routed by their types here, because dlt would make the text `"02139"` the number 2139 in a column of numbers:
+a column has the type of its first value, and a value of another type goes to a column named like dlt's variants.
+"""
+
+from decimal import Decimal
+from typing import Any
+
+from anyascii import anyascii
+from dlt.common.normalizers.naming import NamingConvention
+
+from further_source import jsontext
+from further_source.tables.answer import number_of
+
+__all__ = ["OF_DLT", "Types", "column_name", "routed"]
+
+OF_DLT = "_dlt_"
+"""How the columns begin that dlt keeps for itself."""
+
+Types = dict[str, str]
+"""dlt data types by column name."""
+
+
+def column_name(name: str, naming: NamingConvention) -> str | None:
+    """The column for an API's name: made ASCII, then normalized by dlt; None where nothing is left."""
+    ascii_name = anyascii(name).strip()
+    if not any(map(str.isalnum, ascii_name)):
+        return None
+    return naming.normalize_path(naming.normalize_path(ascii_name)) or None  # twice: shortening is not stable in one
+
+
+def routed(value: Any) -> tuple[str | None, Any]:
+    """The dlt data type of a JSON value in a wide table, and the value as that type; None twice for no value."""
+    if value is None:
+        return None, None
+    if isinstance(value, str):
+        return "text", value
+    if isinstance(value, bool):
+        return "bool", value
+    if isinstance(value, int | float | Decimal):
+        number = number_of(value)
+        return (None, None) if number is None else ("double", number)
+    return "text", jsontext.dumps(value)

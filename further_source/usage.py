@@ -1,0 +1,30 @@
+"""Wrong usage of a command, told in one line.
+
+The parsers are argparse's: importing a library that is more comfortable takes longer than all of `--help`. Completion
+for shells is made from the parser by shtab.
+"""
+
+import argparse
+from typing import Any, NoReturn
+
+from further_source.console import tell
+
+__all__ = ["EXIT_USAGE", "OneLineParser"]
+
+EXIT_USAGE = 2
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Tells wrong usage in one line, without the usage block, and exits with 2.
+
+    Args:
+        called: What its messages begin with; the first word of `prog` unless given.
+    """
+
+    def __init__(self, *, called: str | None = None, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)
+        self.called = called or self.prog.split()[0]
+
+    def error(self, message: str) -> NoReturn:
+        tell(self.called, message)
+        raise SystemExit(EXIT_USAGE)

@@ -1,0 +1,148 @@
+"""The command as it is installed: what it is called, its subcommands, and how fast it tells what is wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from further_source.command.main import main
+from further_source.sandbox import Sandbox, demo_executions
+from tests.support.command import HANG, Command, loaded, serve
+
+SCRIPT = Path(sys.executable).with_name("further-source")
+
+
+def run(command: Command, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [str(SCRIPT), *arguments],
+        cwd=command.directory,
+        env=command.env(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        check=False,
+    )
+
+
+@pytest.fixture
+def command(tmp_path: Path, sandbox: Sandbox) -> Command:
+    return Command(tmp_path, sandbox)
+
+
+def test_load_is_what_the_script_runs(command: Command, sandbox: Sandbox, tmp_path: Path) -> None:
+    serve(sandbox, "a", {"x": 1})
+    other = Command(tmp_path / "other", sandbox)
+    installed, script = loaded(run(command, "load", "wf/a")), loaded(other.run("wf/a"))
+
+    assert installed.stdout == script.stdout.replace(str(other.directory), str(command.directory))
+    assert command.outcomes() == other.outcomes() == {"a": "completed"}
+
+
+def test_the_options_are_those_of_the_script(command: Command) -> None:
+    installed, script = loaded(run(command, "load", "--help")), loaded(command.run("--help"))
+    assert installed.stdout.split()[3:] == script.stdout.split()[2:]
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out.startswith("further-source 0.")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion_is_printed_for_shells(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["--print-completion", shell])
+    assert exit_.value.code == 0
+    printed = capsys.readouterr().out
+    assert "further" in printed
+    assert "max-wait" in printed
+
+
+def test_bash_takes_the_completion(command: Command) -> None:
+    script = 'eval "$(further-source --print-completion bash)"; complete -p further-source'
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env={**command.env(), "PATH": f"{SCRIPT.parent}:{command.env()['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        check=True,
+    )
+    assert done.stdout.startswith("complete ")
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "COMMAND"),
+        (["lode"], "'lode'"),
+        (["load", "--frobnicate"], "--frobnicate"),
+        (["demo", "wf/a"], "wf/a"),
+        (["check", "--strict"], "--strict"),
+        (["sandbox", "--port", "http"], "'http'"),
+        (["--print-completion", "dos"], "'dos'"),
+    ],
+)
+def test_wrong_usage_is_one_line(arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("further-source: ")
+    assert named in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["load", "--help"], ["load", "--frobnicate"], ["load", "--polling", "fast"], ["sandbox", "--list"]],
+    ids=" ".join,
+)
+def test_help_wrong_usage_and_the_sandbox_import_no_dlt(arguments: list[str], command: Command) -> None:
+    """Importing it takes a second, which is too long for a line."""
+    script = (
+        "import sys\nfrom further_source.command.main import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit: pass\n"
+        "print([name for name in ('dlt', 'pyarrow', 'duckdb') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=command.env(), capture_output=True, text=True, timeout=HANG, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_sandbox_lists_what_the_demo_loads(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sandbox", "--list"]) == 0
+    listed = capsys.readouterr().out.split()
+    assert listed == [f"{execution.workflow_id}/{execution.execution_id}" for execution in demo_executions()]
+
+
+def test_whoever_reads_no_more_sees_no_traceback(command: Command) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"'{SCRIPT}' --print-completion bash | head -1"],
+        env=command.env(),
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        check=True,
+    )
+    assert done.stderr == ""
+
+
+def test_without_the_package_the_script_says_what_to_run(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "pipelines" / "load.py"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "uv run python pipelines/load.py" in line
