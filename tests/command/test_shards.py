@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg2
 import pytest
-from further_source.command.lock import only_load
+from further_source.lock import only_load
 
 from further_source.executions import ExecutionId
 from further_source.manifest import shard
