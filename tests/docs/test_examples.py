@@ -4,6 +4,7 @@ import ast
 import configparser
 import importlib
 import importlib.util
+import inspect
 import re
 import shutil
 import subprocess
@@ -177,7 +178,7 @@ def test_an_example_in_python_uses_names_of_ours_that_exist(path: Path) -> None:
         for alias in node.names
     ]
     assert set(imported) <= set(further_source.__all__)
-    arguments = set(further_source.further_source.__wrapped__.__annotations__)
+    arguments = set(inspect.signature(further_source.further_source).parameters)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "further_source":
             assert {keyword.arg for keyword in node.keywords} <= arguments
