@@ -19,6 +19,7 @@ from tests.support.documents import PROJECT, Block, Document, names
 README = Document(PROJECT / "README.md")
 QUERIES = Document(PROJECT / "docs" / "queries.md")
 TABLES = Document(PROJECT / "docs" / "tables.md")
+RECIPES = PROJECT / "docs" / "recipes" / "duckdb.sql"
 TYPES = {"text": "VARCHAR", "bigint": "BIGINT", "double": "DOUBLE", "bool": "BOOLEAN"}
 TYPES["timestamp"] = "TIMESTAMP WITH TIME ZONE"
 
@@ -30,6 +31,7 @@ class Demo:
 
     def fetch(self, query: str) -> list[tuple[Any, ...]]:
         with duckdb.connect(str(self.path), read_only=True) as connection:
+            connection.execute(RECIPES.read_text(encoding="utf-8"))
             return connection.sql(query).fetchall()
 
     def columns(self, table: str) -> dict[str, str]:
@@ -127,8 +129,10 @@ def test_completeness_counts_every_execution_and_cell_once(demo: Demo) -> None:
 def test_sums_from_cells_include_amounts_that_are_text(demo: Demo) -> None:
     sums = rows_of(demo, "Sums from `cells`")
 
-    assert sum(claims for _, _, claims in sums) == demo.report.rows["rows_extract_claims"]
-    assert all(incurred is not None for _, incurred, _ in sums)
+    assert sum(claims for *_, claims, _ in sums) == demo.report.rows["rows_extract_claims"]
+    assert all(incurred is not None for _, incurred, *_ in sums)
+    assert {currencies for _, _, currencies, *_ in sums} == {None, "$"}
+    assert all(not_sure == 0 for *_, not_sure in sums)
     [(with_text,)] = demo.fetch(
         f"SELECT count(*) FROM {DATASET_NAME}.cells WHERE field = 'incurred' AND value_type = 'string'"
     )
@@ -142,14 +146,30 @@ def test_sums_from_a_wide_table_agree_with_the_cells(demo: Demo) -> None:
         "SELECT sum(coalesce(value_number, CAST(regexp_replace(value, '[$,]', '', 'g') AS DOUBLE))) "
         f"FROM {DATASET_NAME}.cells WHERE step_name = 'Extract Policy Details' AND field = 'total_premium'"
     )
-    assert sum(premium for *_, premium in premiums) == pytest.approx(from_cells)
-    assert sum(policies for _, policies, _ in premiums) == demo.report.rows["rows_extract_policy_details"]
+    assert float(sum(premium for _, _, premium, _ in premiums)) == pytest.approx(from_cells)
+    assert sum(policies for _, policies, *_ in premiums) == demo.report.rows["rows_extract_policy_details"]
+    assert all(not_sure == 0 for *_, not_sure in premiums)
 
 
 def test_dates_become_dates_but_for_the_one_that_is_none(demo: Demo) -> None:
     rows = rows_of(demo, "Dates from text")
 
     assert [text for _, text, day in rows if day is None] == ["tomorrow"]
+
+
+def test_what_was_not_sure_is_shown_as_printed(demo: Demo) -> None:
+    printed = {value for _, _, value, _ in rows_of(demo, "What was not sure")}
+
+    assert {"2% of Coverage A", "250,000/500,000", "Included"} <= printed
+    assert not any(value.startswith("$") for value in printed)
+
+
+def test_items_of_cells_that_are_arrays_become_rows(demo: Demo) -> None:
+    [(items,)] = demo.fetch(
+        f"SELECT sum(json_array_length(value)) FROM {DATASET_NAME}.cells WHERE value_type = 'array'"
+    )
+
+    assert len(rows_of(demo, "DuckDB:")) == items > 0
 
 
 def test_fields_of_changing_type_have_variant_columns(demo: Demo) -> None:
