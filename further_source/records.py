@@ -82,12 +82,13 @@ class Records:
             counts: Told of the records by table, tombstones not counted.
         """
         page = Page()
+        whole = [answer for answer in answers if not answer.is_part]
         if EXECUTIONS.name in self.selected:
-            page.executions.extend(self._executions(answers))
+            page.executions.extend(self._executions(whole))
             counts[EXECUTIONS.name] += len(page.executions)
         if STEPS.name in self.selected:
-            page.steps.extend(row for answer in answers for row in step_rows(answer))
-            counts[STEPS.name] += sum(len(answer.steps) for answer in answers)
+            page.steps.extend(row for answer in whole for row in step_rows(answer))
+            counts[STEPS.name] += sum(len(answer.steps) for answer in whole)
         if CELLS.name in self.selected:
             cells = cells_table(answers, load_id, unique=self.loading.strategy == "upsert")
             counts[CELLS.name] += cells.column("_deleted").null_count

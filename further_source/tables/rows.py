@@ -203,7 +203,7 @@ class _Builder:
         self._count = 0
 
     def add_step(self, answer: Answer, step: Step) -> None:
-        self._append_keys(answer, step.index, range(step.row_count), None)
+        self._append_keys(answer, step.index, range(step.first_row, step.first_row + step.row_count), None)
         for block in step.blocks:
             for target in self._table.plan(block.fields):
                 self._append_field(block, target)
