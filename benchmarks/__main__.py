@@ -15,7 +15,7 @@ from benchmarks.measure import measure
 
 _RESULTS = Path(__file__).with_name("RESULTS.md")
 _NOTES = Path(__file__).with_name("NOTES.md")
-_PACKAGES = ("dlt", "duckdb", "pyarrow", "orjson", "requests", "pandas")
+_PACKAGES = ("dlt", "duckdb", "pyarrow", "msgspec", "orjson", "requests", "pandas")
 
 
 class Scale(NamedTuple):
