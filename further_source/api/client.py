@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from decimal import Decimal
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -236,7 +235,9 @@ def _read_execution(answer: HttpAnswer, execution: ExecutionId, tell: "_Teller")
         if answer.broken:
             return Failure(tell(str(error)))
         # A body that is no JSON, such as a proxy's error page, tells most by its first characters.
-        return Failure(tell(str(error), _excerpt(answer.body)), unreadable=str(error))
+        is_like_json = answer.body.lstrip()[:1] in (b"{", b"[")
+        shown = "" if is_like_json else _excerpt(answer.body)
+        return Failure(tell(str(error), shown), unreadable=str(error))
     if not isinstance(payload, dict):
         return Refused("invalid", tell(f"{answer.status}: the answer is no JSON object"))
     status = payload.get("status")
@@ -270,10 +271,8 @@ def _read_token(answer: HttpAnswer, asked_at: float, tell: "_Teller") -> TokenOu
 
 
 def _seconds(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
-        return None
-    seconds = float(value)
-    return seconds if 0 < seconds < math.inf else None
+    seconds = jsontext.number_of(value)
+    return seconds if seconds is not None and seconds > 0 else None
 
 
 def _read_json(answer: HttpAnswer) -> Any:
@@ -284,8 +283,8 @@ def _read_json(answer: HttpAnswer) -> Any:
         raise ValueError(f"{answer.status}: the body is empty")
     try:
         return jsontext.loads(answer.body)
-    except ValueError:
-        raise ValueError(f"{answer.status}: the body is not JSON") from None
+    except ValueError as error:
+        raise ValueError(f"{answer.status}: the body is {error}") from None
 
 
 def _tell_redirect(answer: HttpAnswer, tell: "_Teller") -> str:
