@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from decimal import Decimal
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -233,19 +232,24 @@ def _read_execution(answer: HttpAnswer, execution: ExecutionId, tell: "_Teller")
     try:
         payload = _read_json(answer)
     except ValueError as error:
+        if answer.broken:
+            return Failure(tell(str(error)))
         # A body that is no JSON, such as a proxy's error page, tells most by its first characters.
-        shown = "" if answer.broken else _excerpt(answer.body)
-        return Failure(tell(str(error), shown))
+        is_like_json = answer.body.lstrip()[:1] in (b"{", b"[")
+        shown = "" if is_like_json else _excerpt(answer.body)
+        return Failure(tell(str(error), shown), unreadable=str(error))
     if not isinstance(payload, dict):
         return Refused("invalid", tell(f"{answer.status}: the answer is no JSON object"))
     status = payload.get("status")
     if not isinstance(status, str):
         return Refused("invalid", tell(f"{answer.status}: the answer has no text `status`"))
-    for key, asked in execution._asdict().items():
-        answered = payload.get(key)
-        if answered is not None and answered != asked:
+    answered = {key: payload[key] for key in execution._fields if payload.get(key) is not None}
+    if not answered:
+        return Refused("invalid", tell(f"{answer.status}: the answer has none of the ids that were asked for"))
+    for key, value in answered.items():
+        if value != getattr(execution, key):
             text = f"{answer.status}: the answer is for another {key}"
-            return Refused("invalid", tell(text, jsontext.dumps(answered)))
+            return Refused("invalid", tell(text, jsontext.dumps(value)))
     return Answered(status, payload, len(answer.body))
 
 
@@ -267,10 +271,8 @@ def _read_token(answer: HttpAnswer, asked_at: float, tell: "_Teller") -> TokenOu
 
 
 def _seconds(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
-        return None
-    seconds = float(value)
-    return seconds if 0 < seconds < math.inf else None
+    seconds = jsontext.number_of(value)
+    return seconds if seconds is not None and seconds > 0 else None
 
 
 def _read_json(answer: HttpAnswer) -> Any:
@@ -281,8 +283,8 @@ def _read_json(answer: HttpAnswer) -> Any:
         raise ValueError(f"{answer.status}: the body is empty")
     try:
         return jsontext.loads(answer.body)
-    except ValueError:
-        raise ValueError(f"{answer.status}: the body is not JSON") from None
+    except ValueError as error:
+        raise ValueError(f"{answer.status}: the body is {error}") from None
 
 
 def _tell_redirect(answer: HttpAnswer, tell: "_Teller") -> str:

@@ -21,6 +21,7 @@ import dlt
 from dlt.common.destination.client import WithStagingDataset
 from dlt.common.storages import PackageStorage
 
+from further_source.destination.postgres import keep_empty_texts
 from further_source.dlt_internals import extracted_packages, load_storage
 
 __all__ = ["load_pending"]
@@ -34,6 +35,7 @@ def load_pending(pipeline: dlt.Pipeline) -> None:
     Raises:
         dlt.pipeline.exceptions.PipelineStepFailed: As `pipeline.run` raises it.
     """
+    keep_empty_texts(pipeline.destination)
     _delete_what_is_normalized(pipeline)
     _save_schemas(pipeline)
     _put_away_what_is_loaded(pipeline)

@@ -8,16 +8,22 @@ Other shapes are read as the closest of these, and never stop a load:
 - `data.data` that is one object is one row; `data` that is a list is the rows
 - `steps` that is one object is one step; a step that is no object has neither name nor rows
 - anything else in place of steps, data or rows is none
+- a `value` of `NaN` or an infinity is null, with its text as `value` in the cell's extra; a list or an object with
+  such in it stands there a second time, with their texts in place of the nulls; `confidence_score` likewise
+- of a key that comes twice in a row both stay, the second with `duplicate` 2 in its extra; wide tables have the first
+- of a key that comes twice in a cell the last stands, the others are in the extra's `duplicates`; of one that comes
+  twice in an object that is a value, both stay in its text; anywhere else the last stands, the others are dropped
 """
 
-import math
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from decimal import Decimal
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from further_source.executions import ExecutionId
+from further_source.jsontext import Constant, OddObject, holds_constant, number_of
 from further_source.polling.poll import Ended
 
 __all__ = [
@@ -29,11 +35,13 @@ __all__ = [
     "number_of",
     "normalize_steps",
     "unpack_cell",
+    "with_fields_once",
 ]
 
 FINAL_OUTCOMES = frozenset({"completed", "failed"})
 _SCORES = {float, type(None)}
 _VALUE, _SCORE = itemgetter("value"), itemgetter("confidence_score")
+_ODD = {Constant, OddObject, list}
 ROW_FIELD = "_row"
 """The field of a row that is no object."""
 
@@ -41,7 +49,8 @@ ROW_FIELD = "_row"
 class Block(NamedTuple):
     """Consecutive rows of a step with the same fields, unpacked: so that most work is done by the list.
 
-    The cells stand row by row, in a row in the order of `fields`. `extras` is None where no cell has any.
+    The cells stand row by row, in a row in the order of `fields`, which has one twice where the rows have.
+    `extras` is None where no cell has any.
     """
 
     fields: tuple[str, ...]
@@ -83,6 +92,10 @@ class Answer:
         return self.ended.execution
 
     @property
+    def cell_count(self) -> int:
+        return sum(len(block.values) for step in self.steps for block in step.blocks)
+
+    @property
     def is_final(self) -> bool:
         """Whether the execution itself ended: only then has it steps, and replaces what was loaded of it."""
         return self.ended.poll_outcome in FINAL_OUTCOMES
@@ -118,13 +131,33 @@ def _blocks(rows: list[Any]) -> list[Block]:
     blocks = []
     for fields, run in groupby(rows, key=_fields):
         alike = list(run)
-        cells = alike if fields is None else list(chain.from_iterable(map(dict.values, alike)))
-        blocks.append(Block((ROW_FIELD,) if fields is None else fields, len(alike), *_unpack(cells)))
+        cells = alike if fields is None else list(chain.from_iterable(map(_cells, alike)))
+        values, confidences, extras = _unpack(cells)
+        if fields is not None and len(set(fields)) < len(fields):
+            extras = _marked(fields, extras or [None] * len(cells))
+        blocks.append(Block((ROW_FIELD,) if fields is None else fields, len(alike), values, confidences, extras))
     return blocks
 
 
 def _fields(row: Any) -> tuple[str, ...] | None:
+    if type(row) is OddObject:
+        return tuple(key for key, _ in row.pairs)
     return tuple(row) if type(row) is dict else None
+
+
+def _cells(row: dict[str, Any]) -> Iterable[Any]:
+    return (cell for _, cell in row.pairs) if type(row) is OddObject else row.values()
+
+
+def _marked(fields: tuple[str, ...], extras: list[dict[str, Any] | None]) -> list[dict[str, Any] | None]:
+    """The extras, with a number in those of a field's second cell in a row, third cell and so on."""
+    numbers: Counter[str] = Counter()
+    for position, name in enumerate(fields):
+        numbers[name] += 1
+        if numbers[name] > 1:
+            for index in range(position, len(extras), len(fields)):
+                extras[index] = _with(extras[index] or {}, "duplicate", numbers[name])
+    return extras
 
 
 def _unpack(cells: list[Any]) -> tuple[list[Any], list[float | None], list[dict[str, Any] | None] | None]:
@@ -147,20 +180,59 @@ def _unpack(cells: list[Any]) -> tuple[list[Any], list[float | None], list[dict[
 
 def unpack_cell(cell: Any) -> tuple[Any, float | None, dict[str, Any] | None]:
     """A cell's value, its confidence as a double, and whatever else it holds; the last two None where absent."""
-    if type(cell) is not dict or "value" not in cell:
-        return cell, None, None
-    score = cell.get("confidence_score")
-    confidence = score if type(score) is float else number_of(score)
-    if len(cell) == 2 and "confidence_score" in cell and (confidence is not None or score is None):
-        return cell["value"], confidence, None
-    is_known = {"value"} if confidence is None and score is not None else {"value", "confidence_score"}
-    rest = {key: value for key, value in cell.items() if key not in is_known}
-    return cell["value"], confidence, rest or None
+    extra: dict[str, Any] = {}
+    if isinstance(cell, dict) and "value" in cell:
+        value, score = cell["value"], cell.get("confidence_score")
+        confidence = score if type(score) is float else number_of(score)
+        is_known = {"value"} if confidence is None and score is not None else {"value", "confidence_score"}
+        if not cell.keys() <= is_known:
+            extra = {key: other for key, other in cell.items() if key not in is_known}
+        if type(cell) is OddObject and len(cell.pairs) > len(cell):
+            extra = _with(extra, "duplicates", _earlier(cell))
+    else:
+        value, confidence = cell, None
+    if type(value) in _ODD and holds_constant(value):
+        extra["value"] = value
+        if type(value) is Constant:
+            value = None
+    return value, confidence, extra or None
 
 
-def number_of(value: Any) -> float | None:
-    """A JSON number as a double; None where it is no number, or none that a double can hold."""
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        return None
-    number = float(value)
-    return number if math.isfinite(number) else None
+def with_fields_once(block: Block) -> Block:
+    """The block with each field once: later cells of a field are in the extra of its first, as `other_cells`."""
+    fields = tuple(dict.fromkeys(block.fields))
+    if len(fields) == len(block.fields):
+        return block
+    values, confidences, extras = block.values, block.confidences, list(block.extras or [None] * len(block.values))
+    firsts, kept = [block.fields.index(name) for name in block.fields], []
+    for index, value in enumerate(values):
+        position = index % len(firsts)
+        if firsts[position] == position:
+            kept.append(index)
+            continue
+        cell = {"value": value, "confidence_score": confidences[index], **(extras[index] or {})}
+        first = index - position + firsts[position]
+        extra = extras[first] or {}
+        extras[first] = {**extra, "other_cells": [*extra.get("other_cells", ()), cell]}
+    return Block(
+        fields,
+        block.row_count,
+        [values[index] for index in kept],
+        [confidences[index] for index in kept],
+        [extras[index] for index in kept],
+    )
+
+
+def _earlier(cell: OddObject) -> dict[str, list[Any]]:
+    """By key that comes more than once, its values but the last."""
+    values: dict[str, list[Any]] = {}
+    for key, value in cell.pairs:
+        values.setdefault(key, []).append(value)
+    return {key: of_key[:-1] for key, of_key in values.items() if len(of_key) > 1}
+
+
+def _with(extra: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """The extra with a key of ours, which gives way to one of the API's."""
+    while name in extra:
+        name = "_" + name
+    return {**extra, name: value}

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from further_source import jsontext
-from further_source.tables.answer import Answer, Block, Step, number_of
+from further_source.jsontext import OddObject, number_of
+from further_source.tables.answer import Answer, Block, Step, with_fields_once
 from further_source.tables.arrow import arrow_schema
 from further_source.tables.columns import CELLS
 
@@ -24,13 +25,19 @@ _VALUE_TYPES = {
     Decimal: "number",
     list: "array",
     dict: "object",
+    OddObject: "object",
     type(None): "null",
 }
 
 
-def cells_table(answers: Iterable[Answer], load_id: str) -> pa.Table:
-    """Records of `cells`: one per cell, and a tombstone for each execution that replaces and has no cell."""
-    builder = _Builder()
+def cells_table(answers: Iterable[Answer], load_id: str, *, unique: bool = False) -> pa.Table:
+    """Records of `cells`: one per cell, and a tombstone for each execution that replaces and has no cell.
+
+    Args:
+        unique: Whether a row may have one record of a field at most. Then those of a field that comes more than once
+            are in the `extra` of the first.
+    """
+    builder = _Builder(unique)
     for answer in answers:
         builder.add(answer)
     return builder.finish(load_id)
@@ -89,7 +96,8 @@ class _Runs:
 class _Builder:
     """Collects cells; what is the same for many of them is kept in runs, and written out by arrow."""
 
-    def __init__(self) -> None:
+    def __init__(self, unique: bool) -> None:
+        self._unique = unique
         self._executions, self._steps, self._rows, self._deleted = _Runs(), _Runs(), _Runs(), _Runs()
         self._fields: list[str | None] = []
         self._values: list[str | None] = []
@@ -120,7 +128,7 @@ class _Builder:
 
     def _add_step(self, step: Step) -> None:
         row_index = 0
-        for block in step.blocks:
+        for block in map(with_fields_once, step.blocks) if self._unique else step.blocks:
             width, end = len(block.fields), len(self._fields)
             for _ in range(block.row_count):
                 end += width
@@ -136,7 +144,7 @@ class _Builder:
         if block.extras is None:
             self._extras += nothing
         else:
-            self._extras += [None if extra is None else jsontext.dumps(extra) for extra in block.extras]
+            self._extras += [None if extra is None else jsontext.dumps(extra, spell=True) for extra in block.extras]
         values, value_types = block.values.copy(), ["string"] * count
         numbers: list[float | None] = [*nothing]
         for position in range(len(block.fields)):

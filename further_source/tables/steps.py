@@ -17,8 +17,13 @@ def step_rows(answer: Answer) -> Iterator[dict[str, Any]]:
             "step_index": step.index,
             "step_name": step.name,
             "row_count": step.row_count,
-            "schema": None if step.schema is None else jsontext.dumps(step.schema),
-            "metadata": None if step.metadata is None else jsontext.dumps(step.metadata),
+            "schema": _json(step.schema),
+            "metadata": _json(step.metadata),
         }
     if answer.replaces and not answer.steps:
         yield {**answer.execution._asdict(), "_deleted": True}
+
+
+def _json(value: Any) -> str | None:
+    text = jsontext.dumps(value)
+    return None if text == "null" else text

@@ -1,6 +1,7 @@
 """Loads into a data lake: Delta, Iceberg and plain parquet, in a directory and in an S3 of the tests' own."""
 
 import gzip
+import json
 import logging
 import os
 import shutil
@@ -90,6 +91,22 @@ def log() -> Iterator[list[str]]:
     dlt_logger.LOGGER.addHandler(handler)
     yield messages
     dlt_logger.LOGGER.removeHandler(handler)
+
+
+def test_a_field_that_comes_twice_in_a_row_can_be_loaded(sandbox: Sandbox, lake: Lake) -> None:
+    """Iceberg refuses rows of the same key, and the load would fail in every run."""
+    row = '{"Amount": {"value": 1}, "Name": {"value": "a"}, "Amount": {"value": "2"}}'
+    body = json.dumps(completed(WORKFLOW, "ex", [step("Extract", [])])).replace('"data": []', f'"data": [{row}]')
+    sandbox.serve(WORKFLOW, "ex", body.encode())
+    lake.load(sandbox, ["ex"])
+
+    cells = sorted(tuple(row.values()) for row in lake.rows("cells", "field", "value", "extra"))
+    other = '{"other_cells":[{"value":"2","confidence_score":null,"duplicate":2}]}'
+    if lake.table_format is None:
+        assert cells == [("Amount", "1", None), ("Amount", "2", '{"duplicate":2}'), ("Name", "a", None)]
+    else:
+        assert cells == [("Amount", "1", other), ("Name", "a", None)]
+    assert lake.rows("rows_extract", "amount", "name") == [{"amount": 1.0, "name": "a"}]
 
 
 def test_every_table_can_be_read(sandbox: Sandbox, lake: Lake, log: list[str]) -> None:

@@ -17,9 +17,8 @@ import psycopg2
 import pytest
 from dlt.common import logger as dlt_logger
 
-from further_source import run_in_slices
+from further_source import load_pending, run_in_slices
 from further_source.sandbox import Sandbox, cell, completed, error, failed, running, step
-from tests.support.documents import PROJECT, Document
 from tests.support.loading import (
     WORKFLOW,
     asked,
@@ -257,25 +256,112 @@ def test_text_that_postgres_cannot_hold(sandbox: Sandbox, postgres: Postgres) ->
     ]
 
 
-def test_texts_that_look_like_something_else_to_copy(sandbox: Sandbox, postgres: Postgres) -> None:
-    texts = [" ", "\\N", "NULL", "\\.", '"', '""', "a,b", "a\nb", "a\r\nb", "\\", "'", "保険", "x" * 100_000]
-    serve_rows(sandbox, "ex", *(cells_of(text=text) for text in texts))
+ODD_TEXTS = [
+    "", " ", "  x  ", "\\N", "NULL", "null", "\\.", '"', '""', "a,b", "a\nb", "a\r\nb", "\r", "\t", "\\", "'", "''",
+    "\n", ",", "\v\f", "🚗", "保険", "-", "x" * 100_000,
+]  # fmt: skip
+
+
+def test_odd_texts_are_exact_in_every_table(sandbox: Sandbox, postgres: Postgres, log: list[str]) -> None:
+    rows = [
+        {text: cell(text, 0.5), "text": cell(text, 0.5), "json": cell([text, None], 0.5), "none": cell(None, 0.5)}
+        for text in ODD_TEXTS
+    ]
+    for number, text in enumerate(ODD_TEXTS):
+        answer = completed(WORKFLOW, f"ex{number:02}", [step(text, rows[number : number + 1], schema=[text])])
+        sandbox.serve(
+            WORKFLOW, f"ex{number:02}", {**answer, "metadata": {"external_id": text, "note": text, "no": None}}
+        )
+    serve_rows(sandbox, "rows", *rows)
+    names = [f"ex{number:02}" for number in range(len(ODD_TEXTS))]
+    postgres.load(sandbox, [*names, "rows"])
+
+    one = "WHERE workflow_execution_id = 'rows'"
+    of_text = f"SELECT value, field, extra, step_name FROM cells {one} AND field = 'text' ORDER BY row_index"
+    assert query(postgres.pipeline, of_text) == [(text, "text", None, "Extract") for text in ODD_TEXTS]
+    of_others = f"SELECT field, value FROM cells {one} AND field NOT IN ('text', 'json', 'none') ORDER BY row_index"
+    assert query(postgres.pipeline, of_others) == [(text, text) for text in ODD_TEXTS]
+    wide_rows = query(postgres.pipeline, f'SELECT text, "json" FROM rows_extract {one} ORDER BY row_index')
+    assert [(text, json.loads(of_list)) for text, of_list in wide_rows] == [(text, [text, None]) for text in ODD_TEXTS]
+    assert query(postgres.pipeline, "SELECT count(*), count(value) FROM cells WHERE field = 'none'") == [
+        (2 * len(ODD_TEXTS), 0)
+    ]
+    executions = (
+        "SELECT metadata__external_id, metadata__note FROM executions WHERE workflow_execution_id < 'f' ORDER BY"
+    )
+    assert query(postgres.pipeline, f"{executions} workflow_execution_id") == [(text, text) for text in ODD_TEXTS]
+    steps = "SELECT step_name, schema FROM steps WHERE workflow_execution_id < 'f' ORDER BY workflow_execution_id"
+    assert [(name, json.loads(schema)) for name, schema in query(postgres.pipeline, steps)] == [
+        (text, [text]) for text in ODD_TEXTS
+    ]
+    assert query(postgres.pipeline, "SELECT count(*) FROM cells WHERE extra IS NOT NULL OR _deleted IS NOT NULL") == [
+        (0,)
+    ]
+    assert [line for line in log if "stays in cells" not in line] == []
+
+
+def test_odd_numbers_are_exact(sandbox: Sandbox, postgres: Postgres) -> None:
+    numbers = ["-0", "-0.0", "0", "5e-324", "1.7976931348623157e308", "0.1", "NaN", "-Infinity"]
+    rows = ", ".join(f'{{"n": {{"value": {number}}}}}' for number in numbers)
+    body = json.dumps(completed(WORKFLOW, "ex", [step("Extract", [])])).replace('"data": []', f'"data": [{rows}]')
+    sandbox.serve(WORKFLOW, "ex", body.encode())
     postgres.load(sandbox, ["ex"])
 
-    for column, table in [("value", "cells"), ("text", "rows_extract")]:
-        stored = query(postgres.pipeline, f"SELECT {column} FROM {table} ORDER BY row_index")
-        assert [text for (text,) in stored] == texts
+    texts = ["-0", "-0.0", "0", "5e-324", "1.7976931348623157e+308", "0.1", None, None]
+    stored = query(postgres.pipeline, "SELECT value, value_number, extra FROM cells ORDER BY row_index")
+    extras = [*[None] * 6, '{"value":"NaN"}', '{"value":"-Infinity"}']
+    expected = [None if text is None else float(text) for text in texts]
+    assert str(stored) == str(list(zip(texts, expected, extras, strict=True)))  # 0.0 == -0.0
+    assert str(query(postgres.pipeline, "SELECT n FROM rows_extract ORDER BY row_index")) == str(
+        [(number,) for number in expected]
+    )
 
 
-def test_empty_text_is_null_and_cells_still_tell_which_it_was(sandbox: Sandbox, postgres: Postgres) -> None:
-    serve_rows(sandbox, "ex", cells_of(text=""), cells_of(text=None))
-    postgres.load(sandbox, ["ex"])
+@pytest.mark.parametrize("way", ["pipeline", "argument", "name", "pending"])
+def test_empty_texts_stay_in_a_script_of_ones_own(
+    way: str, sandbox: Sandbox, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipeline may be told its destination when it is made or when it runs, by an object or by its name."""
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", postgres.url)
+    serve_rows(sandbox, "ex", cells_of(text=""), cells_of(text=None), cells_of(text="x"))
+    source = source_of(sandbox, ["ex"])
+    if way in ("pipeline", "pending"):
+        pipeline = postgres.pipeline
+        if way == "pipeline":
+            pipeline.run(source)
+        else:
+            pipeline.extract(source)
+            pipeline.normalize()
+            load_pending(postgres.pipeline)
+    else:
+        pipeline = dlt.pipeline("further", pipelines_dir=str(postgres.pipelines_dir), dataset_name=postgres.dataset)
+        pipeline.run(source, destination=dlt.destinations.postgres(postgres.url) if way == "argument" else "postgres")
 
     cells = query(postgres.pipeline, "SELECT value, value_type FROM cells ORDER BY row_index")
-    assert cells == [(None, "string"), (None, "null")]  # dlt's COPY is told to FORCE_NULL
-    documented = Document(PROJECT / "docs" / "destinations.md").blocks("sql")[0].code.strip().rstrip(";")
-    told = query(postgres.pipeline, documented.replace("further_data.", f"{postgres.dataset}."))
-    assert sorted(told, key=str) == [("text", ""), ("text", None)]
+    assert cells == [("", "string"), (None, "null"), ("x", "string")]
+    assert query(postgres.pipeline, "SELECT text FROM rows_extract ORDER BY row_index") == [("",), (None,), ("x",)]
+
+
+def test_tables_of_others_are_loaded_as_ever(sandbox: Sandbox, postgres: Postgres) -> None:
+    """dlt writes null as "" where it makes CSV of plain rows."""
+    pipeline = postgres.pipeline
+    pipeline.run(source_of(sandbox, []))
+    rows = [{"a": "x", "b": None}, {"a": None, "b": "y"}, {"a": "", "b": ""}]
+    pipeline.run(rows, table_name="others", loader_file_format="csv")
+
+    others = f"SELECT a, b FROM {postgres.dataset}.others"
+    assert sorted(query(pipeline, others), key=str) == [("x", None), (None, "y"), (None, None)]
+
+
+def test_the_pipeline_keeps_its_destination(sandbox: Sandbox, postgres: Postgres) -> None:
+    before = postgres.pipeline
+    expected = (before.destination.destination_type, before.destination.destination_name, repr(before.destination))
+    before.run(source_of(sandbox, []))
+
+    for pipeline in (before, postgres.pipeline):
+        destination = pipeline.destination
+        assert (destination.destination_type, destination.destination_name, repr(destination)) == expected
+        assert isinstance(destination, dlt.destinations.postgres)
 
 
 def test_long_names_that_differ_only_at_the_end_stay_apart(sandbox: Sandbox, postgres: Postgres) -> None:
@@ -327,7 +413,10 @@ def test_as_many_fields_as_a_row_of_postgres_holds(
         (241, 241)
     ]
     executions = records(postgres.pipeline, "executions")[0]
-    kept = {**executions, **{f"metadata__{k}": v for k, v in json.loads(executions["answer__other"]).items()}}
+    kept = {
+        **executions,
+        **{f"metadata__{k}": v for k, v in json.loads(executions["answer__other"])["metadata"].items()},
+    }
     assert sum(value == text for value in kept.values()) == 241
 
 

@@ -58,7 +58,8 @@ def test_samples_come_to_their_records(path: Path) -> None:
         ('"02139"', "02139", "string", None),
         ('""', "", "string", None),
         ("5", "5", "number", 5.0),
-        ("-0", "0", "number", 0.0),
+        ("-0", "-0", "number", -0.0),
+        ("[-0, -0.0]", "[-0,-0.0]", "array", None),
         (
             "123456789012345678901234567890",
             "123456789012345678901234567890",
@@ -118,6 +119,153 @@ def test_confidence_is_a_double_and_the_rest_is_kept(keys: str, confidence: floa
     assert record == {
         "value": "v", "value_type": "string", "value_number": None, "confidence": confidence, "extra": extra
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("cell", "value", "kind", "confidence", "extra"),
+    [
+        ('{"value": %s, "confidence_score": 0.9}', None, "null", 0.9, '{"value":"%s"}'),
+        ('{"value": %s}', None, "null", None, '{"value":"%s"}'),
+        ("%s", None, "null", None, '{"value":"%s"}'),
+        ('{"value": "v", "confidence_score": %s}', "v", "string", None, '{"confidence_score":"%s"}'),
+        ('{"value": "v", "confidence_score": [%s]}', "v", "string", None, '{"confidence_score":["%s"]}'),
+        ('{"value": "v", "page": %s, "box": [1, %s]}', "v", "string", None, '{"page":"%s","box":[1,"%s"]}'),
+        ('{"value": %s, "page": 3}', None, "null", None, '{"page":3,"value":"%s"}'),
+        ('{"value": [1, [%s]]}', "[1,[null]]", "array", None, '{"value":[1,["%s"]]}'),
+        ('{"value": {"a": {"b": %s}}}', '{"a":{"b":null}}', "object", None, '{"value":{"a":{"b":"%s"}}}'),
+        ("[%s, 1]", "[null,1]", "array", None, '{"value":["%s",1]}'),
+        ('{"page": %s}', '{"page":null}', "object", None, '{"value":{"page":"%s"}}'),
+    ],
+)
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_are_none_are_null_and_their_text_is_kept(
+    constant: str, cell: str, value: str | None, kind: str, confidence: float | None, extra: str
+) -> None:
+    assert cell_record(cell.replace("%s", constant)) == {
+        "value": value,
+        "value_type": kind,
+        "value_number": None,
+        "confidence": confidence,
+        "extra": extra.replace("%s", constant),
+    }
+
+
+def test_a_number_that_is_none_harms_no_neighbour() -> None:
+    rows = ", ".join(f'{{"a": {{"value": {number}, "confidence_score": 0.5}}}}' for number in range(500))
+    odd = '{"a": {"value": NaN, "confidence_score": 0.5}}, NaN, [{"b": Infinity}]'
+    answer = answer_of(jsontext.loads(f'{{"steps": [{{"data": {{"data": [{rows}, {odd}]}}}}]}}'.encode()))
+
+    records = cells_table([answer], "load").to_pylist()
+
+    assert [record["value_number"] for record in records] == [*map(float, range(500)), None, None, None]
+    assert [(record["field"], record["value"], record["extra"]) for record in records[500:]] == [
+        ("a", None, '{"value":"NaN"}'),
+        ("_row", None, '{"value":"NaN"}'),
+        ("_row", '[{"b":null}]', '{"value":[{"b":"Infinity"}]}'),
+    ]
+
+
+def test_numbers_that_are_none_are_null_in_schema_and_metadata() -> None:
+    body = b'{"steps": [{"data": {"schema": NaN, "metadata": {"a": [Infinity, {"b": 1, "b": 2}]}, "data": []}}]}'
+
+    (record,) = step_rows(answer_of(jsontext.loads(body)))
+
+    assert (record["schema"], record["metadata"]) == (None, '{"a":[null,{"b":1,"b":2}]}')
+
+
+# Keys that come twice
+
+
+def cells_of_rows(rows: str) -> list[tuple[Any, ...]]:
+    body = f'{{"steps": [{{"data": {{"data": [{rows}]}}}}]}}'
+    records = cells_table([answer_of(jsontext.loads(body.encode()))], "load").to_pylist()
+    names = ("row_index", "field", "value", "confidence", "extra")
+    return [tuple(record[name] for name in names) for record in records]
+
+
+def test_a_field_that_comes_twice_in_a_row_stays_two_cells_in_order() -> None:
+    first, second = '{"value": 1, "confidence_score": 0.5}', '{"value": 2, "page": 7}'
+    row = f'{{"Amount": {first}, "Name": "a", "Amount": {second}, "Amount": 3}}'
+
+    assert cells_of_rows(f'{row}, {{"Amount": 4, "Name": "b"}}, {row}') == [
+        (0, "Amount", "1", 0.5, None),
+        (0, "Name", "a", None, None),
+        (0, "Amount", "2", None, '{"page":7,"duplicate":2}'),
+        (0, "Amount", "3", None, '{"duplicate":3}'),
+        (1, "Amount", "4", None, None),
+        (1, "Name", "b", None, None),
+        (2, "Amount", "1", 0.5, None),
+        (2, "Name", "a", None, None),
+        (2, "Amount", "2", None, '{"page":7,"duplicate":2}'),
+        (2, "Amount", "3", None, '{"duplicate":3}'),
+    ]
+
+
+def test_a_field_that_comes_twice_can_be_one_cell_with_the_others_in_it() -> None:
+    row = '{"A": {"value": 1, "page": 7}, "B": "b", "A": {"value": NaN, "confidence_score": 0.5}, "A": [3]}'
+    body = f'{{"steps": [{{"data": {{"data": [{row}, {{"B": 4}}, {row}]}}}}]}}'
+    answer = answer_of(jsontext.loads(body.encode()))
+
+    records = cells_table([answer], "load", unique=True).to_pylist()
+
+    others = (
+        '[{"value":"NaN","confidence_score":0.5,"duplicate":2},{"value":[3],"confidence_score":null,"duplicate":3}]'
+    )
+    assert [(record["row_index"], record["field"], record["value"], record["extra"]) for record in records] == [
+        (0, "A", "1", f'{{"page":7,"other_cells":{others}}}'),
+        (0, "B", "b", None),
+        (1, "B", "4", None),
+        (2, "A", "1", f'{{"page":7,"other_cells":{others}}}'),
+        (2, "B", "b", None),
+    ]
+    assert cells_table([answer], "load").num_rows == 9  # the blocks are as they were
+
+
+def test_fields_that_differ_only_in_what_cannot_be_stored_stay_two_cells() -> None:
+    assert cells_of_rows(r'{"a\u0000": 1, "a\ud800": 2, "a\ufffd": 3, "a": 4}') == [
+        (0, "a\ufffd", "1", None, None),
+        (0, "a\ufffd", "2", None, '{"duplicate":2}'),
+        (0, "a\ufffd", "3", None, '{"duplicate":3}'),
+        (0, "a", "4", None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cell", "value", "confidence", "extra"),
+    [
+        ('{"value": "x", "value": "y", "confidence_score": 0.5}', "y", 0.5, '{"duplicates":{"value":["x"]}}'),
+        (
+            '{"value": 1, "value": NaN, "value": 3, "confidence_score": 0.5, "confidence_score": "low"}',
+            "3",
+            None,
+            '{"confidence_score":"low","duplicates":{"value":[1,"NaN"],"confidence_score":[0.5]}}',
+        ),
+        ('{"value": 1, "page": 1, "page": 2}', "1", None, '{"page":2,"duplicates":{"page":[1]}}'),
+        (
+            '{"value": 1, "page": 1, "page": 2, "duplicates": 5}',
+            "1",
+            None,
+            '{"page":2,"duplicates":5,"_duplicates":{"page":[1]}}',
+        ),
+        ('{"page": 1, "page": 2}', '{"page":1,"page":2}', None, None),
+        ('{"value": {"a": 1, "a": [2]}}', '{"a":1,"a":[2]}', None, None),
+        ('{"value": 1, "box": {"a": 1, "a": 2}}', "1", None, '{"box":{"a":1,"a":2}}'),
+    ],
+)
+def test_of_a_key_that_comes_twice_in_a_cell_nothing_is_lost(
+    cell: str, value: str, confidence: float | None, extra: str | None
+) -> None:
+    assert cells_of_rows(f'{{"f": {cell}}}') == [(0, "f", value, confidence, extra)]
+
+
+def test_of_a_key_that_comes_twice_around_the_rows_the_last_stands() -> None:
+    body = b"""{"steps": [], "steps": [{"step_name": "a", "step_name": "b",
+                "data": {"data": [{"f": 0}], "data": [{"f": 1}, {"f": 2, "f": 3}]}}]}"""
+
+    (step,) = normalize_steps(jsontext.loads(body))
+
+    assert step.name == "b"
+    assert [(block.fields, block.values) for block in step.blocks] == [(("f",), [1]), (("f", "f"), [2, 3])]
 
 
 def test_an_execution_that_replaces_and_has_no_cell_leaves_a_tombstone() -> None:

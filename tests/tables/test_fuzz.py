@@ -1,6 +1,7 @@
 """Any JSON in any place of the documented shape, among good neighbours: nothing stops a load or gets lost."""
 
 import json
+import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,7 +24,10 @@ STRINGS = TEXTS | st.sampled_from(
     ["02139", "1.5", "true", "2024-01-01", "2024-01-01T00:00:00Z", "2024-05-05 10:00", "10:00:00", "NaN", "inf"]
 )
 NUMBERS = (
-    st.sampled_from([0, -1, 1.5, -0.0, 2**63, -(2**63) - 1, 2**53 + 1, 10**400, 1e300, 1e-320, 3.0]) | st.integers()
+    st.sampled_from(
+        [0, -1, 1.5, -0.0, 2**63, -(2**63) - 1, 2**53 + 1, 10**400, 1e300, 1e-320, 3.0, math.nan, -math.inf]
+    )
+    | st.integers()
 )
 SCALARS = st.none() | st.booleans() | NUMBERS | STRINGS
 JSON = st.recursive(
