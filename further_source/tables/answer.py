@@ -117,10 +117,6 @@ class Answer:
         return self.ended.execution
 
     @property
-    def cell_count(self) -> int:
-        return sum(len(block.values) for step in self.steps for block in step.blocks)
-
-    @property
     def is_final(self) -> bool:
         """Whether the execution itself ended: only then has it steps, and replaces what was loaded of it."""
         return self.ended.poll_outcome in FINAL_OUTCOMES
