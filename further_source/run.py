@@ -26,6 +26,7 @@ from further_source.polling.poll import Ended
 from further_source.session import Portion, Session
 from further_source.settings import PollingSettings
 from further_source.tables.answer import Answer, normalize_steps
+from further_source.tables.parts import in_parts
 
 if TYPE_CHECKING:
     from further_source.records import Page, Records
@@ -159,8 +160,8 @@ class _Run:
         for page in self._session.pages(portion):
             answers = [answer for answer in map(self._answer, page) if answer is not None]
             page.clear()  # with the answers as they were parsed, which take the most memory
-            if answers:
-                yield self._records.page(answers, load_id, self.report.rows)
+            for part in in_parts(answers):
+                yield self._records.page(part, load_id, self.report.rows)
             answers.clear()
             self.tell()
         yield self._records.rest()

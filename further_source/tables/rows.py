@@ -46,7 +46,7 @@ def wide_tables(answers: Iterable[HasSteps], fields: FieldColumns, load_id: str)
             key = fields.step_key(step.name, step.index)
             first = fields.table_of(key)
             builder(first)
-            row_index = 0
+            row_index = step.first_row
             for block in step.blocks:
                 values = list(_values(block, key, fields))
                 tables = dict.fromkeys([first, *(one.field.rows_table for one in values)])
