@@ -1,6 +1,6 @@
 """What dlt has under private names alone, all in one place: a new dlt may take any of it away."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import dlt
@@ -46,10 +46,10 @@ def stored_columns(client: "SqlJobClientBase") -> Iterator[tuple[str, str, str]]
         yield table, column, client._from_db_type(db_type, precision, scale)["data_type"] or ""
 
 
-def schema_update_statements(client: "SqlJobClientBase", table: str) -> list[str]:
-    """The statements that make a table as the client's schema has it, or add the columns that it lacks.
+def schema_update_statements(client: "SqlJobClientBase", tables: Sequence[str]) -> list[str]:
+    """The statements that make tables as the client's schema has them, or add the columns that they lack.
 
     By `_build_schema_update_sql`: the public `update_stored_schema` would store the schema as a new version, too.
     """
-    statements, _ = client._build_schema_update_sql(client.get_storage_tables([table]))
+    statements, _ = client._build_schema_update_sql(client.get_storage_tables(tables))
     return statements

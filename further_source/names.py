@@ -12,7 +12,7 @@ from itertools import count
 from anyascii import anyascii
 from dlt.common.normalizers.naming import NamingConvention
 
-__all__ = ["UNNAMED", "column_name", "free_name", "path_name", "table_name"]
+__all__ = ["UNNAMED", "column_name", "free_name", "is_usable", "path_name", "table_name"]
 
 UNNAMED = "unnamed"
 """The name for what leaves nothing to name it by."""
@@ -75,6 +75,11 @@ def table_name(prefix: str, label: str | None, otherwise: str, naming: NamingCon
     return _shortened(
         name, label or otherwise, min(naming.max_length or _MAX_TABLE_NAME, _MAX_TABLE_NAME), _ROOM_OF_TABLE
     )
+
+
+def is_usable(label: str) -> bool:
+    """Whether the label leaves anything to name by."""
+    return bool(_words(label).lstrip("_"))
 
 
 def free_name(base: str, taken: Iterable[str]) -> str:

@@ -3,26 +3,22 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import dlt
 import pyarrow as pa
-from dlt.common import logger
-from dlt.common.normalizers.naming import NamingConvention
 from dlt.extract import DltSource
 
-from further_source.destination.column_types import SharedTables, Tables
+from further_source.destination.dataset import Dataset, Decisions, can_be_shared
 from further_source.destination.postgres import keep_empty_texts
 from further_source.destination.strategy import Loading, loading_of
 from further_source.exceptions import ConfigurationError
 from further_source.tables.answer import Answer
 from further_source.tables.cells import RowGroups, cells_table
-from further_source.tables.columns import CELLS, EXECUTIONS, ROWS, STEPS
-from further_source.tables.executions import AnswerColumns, declared_types, execution_row
-from further_source.tables.rows import RowTables
+from further_source.tables.columns import CELLS, EXECUTIONS, FIELDS, ROWS, STEPS
+from further_source.tables.executions import execution_row
+from further_source.tables.rows import fields_table, wide_tables
 from further_source.tables.steps import step_rows
-from further_source.tables.values import Types
 
 __all__ = ["Page", "Records", "WideRecords", "records_of"]
 
@@ -51,9 +47,7 @@ class Records:
     Args:
         selected: The tables to make records for.
         loading: How they are loaded.
-        naming: dlt's naming convention for the destination.
-        types: Column types of the tables that exist, by table.
-        shared: Set where other loads add to the same tables.
+        dataset: The tables as they are in the destination.
         row_groups: Set where all pages reach the tables.
     """
 
@@ -61,18 +55,13 @@ class Records:
         self,
         selected: frozenset[str],
         loading: Loading,
-        naming: NamingConvention,
-        types: Mapping[str, Types],
+        dataset: Dataset,
         *,
-        shared: SharedTables | None = None,
         row_groups: RowGroups | None = None,
     ) -> None:
         self.selected = selected
         self.loading = loading
-        self._naming = naming
-        self._answer_columns = self._answer_columns_of(types)
-        self._row_tables = RowTables(naming, types, logger.warning, loading.max_fields)
-        self._shared = shared
+        self._dataset = dataset
         self._row_groups = row_groups
 
     def page(self, answers: list[Answer], load_id: str, counts: Counter[str]) -> Page:
@@ -83,9 +72,13 @@ class Records:
         """
         page = Page()
         whole = [answer for answer in answers if not answer.is_part]
-        if EXECUTIONS.name in self.selected:
-            page.executions.extend(self._executions(whole))
+        counts.update(dict.fromkeys(self.selected & {EXECUTIONS.name, STEPS.name, CELLS.name}, 0))
+        if answers and self.selected & {EXECUTIONS.name, ROWS.name}:
+            self._add_decided(page, answers, load_id)
             counts[EXECUTIONS.name] += len(page.executions)
+            for name, table, _ in page.rows:
+                if name != FIELDS.name:
+                    counts[name] += table.column("_deleted").null_count
         if STEPS.name in self.selected:
             page.steps.extend(row for answer in whole for row in step_rows(answer))
             counts[STEPS.name] += sum(len(answer.steps) for answer in whole)
@@ -94,11 +87,6 @@ class Records:
             counts[CELLS.name] += cells.column("_deleted").null_count
             groups = [cells] if self._row_groups is None else self._row_groups.add(cells)
             page.cells.extend(self.loading.keyed(CELLS, group) for group in groups)
-        if ROWS.name in self.selected:
-            hints = self.loading.hints(ROWS)
-            for name, table in self._rows(answers, load_id):
-                counts[name] += table.column("_deleted").null_count
-                page.rows.append(WideRecords(name, self.loading.keyed(ROWS, table), hints))
         return page
 
     def rest(self) -> Page:
@@ -112,36 +100,29 @@ class Records:
         """Gives back what answers and records took, before the destination wants its share."""
         pa.default_memory_pool().release_unused()
 
-    def _executions(self, answers: list[Answer]) -> list[dict[str, Any]]:
-        if self._shared is None or not answers:
-            return [execution_row(answer, self._answer_columns) for answer in answers]
+    def _add_decided(self, page: Page, answers: list[Answer], load_id: str) -> None:
+        """Adds the records whose columns follow from what the destination has."""
 
-        def build(tables: Tables) -> tuple[list[dict[str, Any]], Tables]:
-            columns = self._answer_columns_of(tables)
-            rows = [execution_row(answer, columns) for answer in answers]
-            return rows, {EXECUTIONS.name: columns.types}
+        def build(decisions: Decisions) -> tuple[list[dict[str, Any]], list[tuple[str, pa.Table]]]:
+            executions: list[dict[str, Any]] = []
+            rows: list[tuple[str, pa.Table]] = []
+            if EXECUTIONS.name in self.selected:
+                executions = [execution_row(answer, decisions.answers) for answer in answers if not answer.is_part]
+            if ROWS.name in self.selected:
+                rows = list(wide_tables(answers, decisions.fields, load_id))
+            return executions, rows
 
-        return self._shared.settle(build)
-
-    def _rows(self, answers: list[Answer], load_id: str) -> list[tuple[str, pa.Table]]:
-        if self._shared is None:
-            return list(self._row_tables.arrow_tables(answers, load_id))
-
-        def build(tables: Tables) -> tuple[list[tuple[str, pa.Table]], Tables]:
-            row_tables = RowTables(self._naming, tables, _warn_once, self.loading.max_fields)
-            built = list(row_tables.arrow_tables(answers, load_id))
-            return built, {name: row_tables.types_of(table) for name, table in built}
-
-        return self._shared.settle(build)
-
-    def _answer_columns_of(self, types: Tables) -> AnswerColumns:
-        of_executions = types.get(EXECUTIONS.name) or declared_types()
-        return AnswerColumns(self._naming, of_executions, self.loading.max_fields)
+        (executions, rows), recorded = self._dataset.settle(build, load_id)
+        page.executions.extend(executions)
+        hints = self.loading.hints(ROWS)
+        page.rows.extend(WideRecords(name, self.loading.keyed(ROWS, table), hints) for name, table in rows)
+        if recorded:
+            page.rows.append(WideRecords(FIELDS.name, fields_table(recorded, load_id), self.loading.hints(FIELDS)))
 
 
 def records_of(pipeline: dlt.Pipeline, source: DltSource, *, shared: bool) -> Records:
     """For the destination of a pipeline that is extracting a source; hints the source's tables for it."""
-    if shared and not SharedTables.can_be(pipeline):
+    if shared and not can_be_shared(pipeline):
         raise ConfigurationError("loads side by side (--shard) need a destination that knows SQL: run one load")
     keep_empty_texts(pipeline.destination)
     schema = source.schema
@@ -157,18 +138,7 @@ def records_of(pipeline: dlt.Pipeline, source: DltSource, *, shared: bool) -> Re
     return Records(
         frozenset(pipe.name for pipe in pipes),
         loading,
-        schema.naming,
-        {name: _types(schema.tables[name]["columns"]) for name in schema.data_table_names()},
-        shared=SharedTables(pipeline, loading.stored_columns) if shared else None,
+        Dataset(pipeline, loading, schema),
         # A limit or a filter that somebody put on `polled` could drop a page with cells of executions before it.
         row_groups=RowGroups() if all(len(pipe.steps) == 1 for pipe in pipes if pipe.name == "polled") else None,
     )
-
-
-def _types(columns: Any) -> Types:
-    return {name: column["data_type"] for name, column in columns.items() if "data_type" in column}
-
-
-@lru_cache(maxsize=1024)
-def _warn_once(message: str) -> None:
-    logger.warning(message)

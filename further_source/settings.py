@@ -18,6 +18,7 @@ DEMO_PIPELINE_NAME = "further_demo"
 ID_PATTERN = r"[A-Za-z0-9_-]{1,128}"
 
 MAX_FAILURES_IN_A_ROW = 10
+MAX_UNREADABLE_IN_A_ROW = 3
 MAX_RETRY_AFTER = 300.0  # seconds
 SHORT_RETRY_AFTERS_IN_A_ROW = 3  # that are obeyed where they ask for less than the backoff
 MAX_JITTER = 0.2  # of a wait

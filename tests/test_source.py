@@ -105,6 +105,7 @@ def test_each_table_holds_what_the_api_answered(sandbox: Sandbox, pipeline: dlt.
 
     times = {"poll_first_at", "poll_last_at"}
     nothing = {"metadata__external_id": None, "poll_error": None, "error__code": None}
+    nothing |= {"step_count": None, "cell_count": None}
     found = records(pipeline, "executions")
     assert all(row["poll_first_at"] == row["poll_last_at"] is not None for row in found)
     assert all(row["poll_first_at"].tzinfo is not None for row in found)
@@ -116,6 +117,8 @@ def test_each_table_holds_what_the_api_answered(sandbox: Sandbox, pipeline: dlt.
                 "status": "completed",
                 "poll_outcome": "completed",
                 "metadata__external_id": "INV-1",
+                "step_count": 2,
+                "cell_count": 4,
             },
             {
                 "workflow_execution_id": "b",
@@ -123,6 +126,8 @@ def test_each_table_holds_what_the_api_answered(sandbox: Sandbox, pipeline: dlt.
                 "poll_outcome": "failed",
                 "metadata__external_id": "INV-2",
                 "error__code": 7,
+                "step_count": 0,
+                "cell_count": 0,
             },
             {
                 "workflow_execution_id": "c",
@@ -828,4 +833,4 @@ def test_bytes_that_are_no_json_end_as_a_row(sandbox: Sandbox, pipeline: dlt.Pip
 
     pipeline.run(source_of(sandbox, ["bad", "good"]))
 
-    assert outcomes(pipeline) == {"bad": "unreachable", "good": "completed"}
+    assert outcomes(pipeline) == {"bad": "invalid", "good": "completed"}

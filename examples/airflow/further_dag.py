@@ -20,7 +20,7 @@ with DAG(
     BashOperator(
         task_id="load",
         cwd="/opt/further_source",
-        bash_command="exec .venv/bin/python pipelines/load.py --executions submitted.csv --quiet",
+        bash_command="exec .venv/bin/further-source load --executions submitted.csv --quiet",
         skip_on_exit_code=75,  # another load is running
         retries=2,
         retry_delay=timedelta(minutes=5),

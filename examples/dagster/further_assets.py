@@ -1,7 +1,7 @@
 """The tables as Dagster assets, by way of `dagster-dlt`.
 
 A run is one load from beginning to end: what had arrived is lost if it is killed, and the next asks for it again. For
-lists that take long, let Dagster run `pipelines/load.py` in a process of its own.
+lists that take long, let Dagster run `further-source load` in a process of its own.
 """
 
 from collections.abc import Iterator

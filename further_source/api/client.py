@@ -232,20 +232,24 @@ def _read_execution(answer: HttpAnswer, execution: ExecutionId, tell: "_Teller")
     try:
         payload = _read_json(answer, unread="steps")
     except ValueError as error:
+        if answer.broken:
+            return Failure(tell(str(error)))
         # A body that is no JSON, such as a proxy's error page, tells most by its first characters.
         is_like_json = answer.body.lstrip()[:1] in (b"{", b"[")
-        shown = "" if answer.broken or is_like_json else _excerpt(answer.body)
-        return Failure(tell(str(error), shown))
+        shown = "" if is_like_json else _excerpt(answer.body)
+        return Failure(tell(str(error), shown), unreadable=str(error))
     if not isinstance(payload, dict):
         return Refused("invalid", tell(f"{answer.status}: the answer is no JSON object"))
     status = payload.get("status")
     if not isinstance(status, str):
         return Refused("invalid", tell(f"{answer.status}: the answer has no text `status`"))
-    for key, asked in execution._asdict().items():
-        answered = payload.get(key)
-        if answered is not None and answered != asked:
+    answered = {key: payload[key] for key in execution._fields if payload.get(key) is not None}
+    if not answered:
+        return Refused("invalid", tell(f"{answer.status}: the answer has none of the ids that were asked for"))
+    for key, value in answered.items():
+        if value != getattr(execution, key):
             text = f"{answer.status}: the answer is for another {key}"
-            return Refused("invalid", tell(text, jsontext.dumps(answered)))
+            return Refused("invalid", tell(text, jsontext.dumps(value)))
     return Answered(status, payload, len(answer.body))
 
 

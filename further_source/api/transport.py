@@ -6,6 +6,7 @@ sends a byte now and then outlasts them. Therefore a thread watches the time, an
 
 import contextlib
 import http.client
+import io
 import os
 import socket
 import ssl
@@ -286,7 +287,55 @@ class _Current(threading.local):
 _current = _Current()
 
 
+# What belongs to an answer and what does not. http.client takes 102 and 103 for the answer itself, and forgets what it
+# has read beyond one: the next request on the connection would get the answer of the one before.
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer without the interim ones (1xx) before it."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp = _Reader(self.fp.detach(), sock)
+
+    def begin(self) -> None:
+        super().begin()
+        while 100 <= self.status < 200:
+            self.headers = self.msg = None  # type: ignore[assignment]  # it begins again where there are none
+            super().begin()
+
+
+class _Reader(io.BufferedReader):
+    """Reads one answer from a connection; the connection ends with it if there is more to read."""
+
+    def __init__(self, raw: io.RawIOBase, connected: socket.socket) -> None:
+        self._connected = connected
+        super().__init__(raw)
+
+    def close(self) -> None:
+        if not self.closed and self._has_more():
+            # Shut down and not closed: the pool sees that it has ended, and opens another.
+            with contextlib.suppress(OSError):
+                self._connected.shutdown(socket.SHUT_RDWR)
+        super().close()
+
+    def _has_more(self) -> bool:
+        try:
+            timeout = self._connected.gettimeout()
+            self._connected.settimeout(0)
+            try:
+                return bool(self.peek(1))
+            finally:
+                self._connected.settimeout(timeout)
+        except ssl.SSLWantReadError:
+            return False
+        except (OSError, ValueError):  # it has failed already
+            return True
+
+
 class _WatchedConnection(HTTPConnection):
+    response_class = _Answer
+
     def _new_conn(self) -> socket.socket:
         attempt = _current.attempt
         if attempt:

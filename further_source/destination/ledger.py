@@ -13,6 +13,7 @@ from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.destinations.fs_client import FSClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
+from further_source.destination.files import table_batches
 from further_source.executions import ExecutionId
 from further_source.tables.answer import FINAL_OUTCOMES
 
@@ -101,25 +102,9 @@ def _add_from_files(ledger: Ledger, pipeline: dlt.Pipeline, table_format: str | 
     # For each finished load dlt writes a file, whose name holds the load's id.
     load_files = client.list_table_files(pipeline.default_schema.loads_table_name)
     finished_loads = {PurePath(file).name.removesuffix(".jsonl").rpartition("__")[2] for file in load_files}
-    for batch in _batches(client, table_format):
+    for batch in table_batches(client, "executions", _COLUMNS, table_format):
         columns = (batch.column(name).to_pylist() for name in _COLUMNS)
         ledger.add((row for row in zip(*columns, strict=True) if row[2] in FINAL_OUTCOMES), finished_loads)
-
-
-def _batches(client: Any, table_format: str | None) -> Iterable[Any]:
-    """All rows of `executions`. Imports pyarrow's datasets only here: they import pandas, which takes long."""
-    import pyarrow.dataset  # noqa: PLC0415
-
-    batches: Iterable[Any]
-    if table_format == "delta":
-        batches = client.load_open_table("delta", "executions").to_pyarrow_dataset().to_batches(columns=list(_COLUMNS))
-    elif table_format == "iceberg":
-        batches = client.load_open_table("iceberg", "executions").scan(selected_fields=_COLUMNS).to_arrow_batch_reader()
-    else:
-        files = [file for file in client.list_table_files("executions") if file.endswith(".parquet")]
-        schema = pyarrow.schema([(name, pyarrow.string()) for name in _COLUMNS])
-        batches = pyarrow.dataset.dataset(files, schema, format="parquet", filesystem=client.fs_client).to_batches()
-    return batches
 
 
 def _loads_query(client: SqlClientBase[Any]) -> str:

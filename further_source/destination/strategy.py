@@ -16,7 +16,7 @@ from dlt.common.schema.typing import TColumnSchema, TTableSchemaColumns
 
 from further_source.destination.postgres import EMPTY_TEXTS
 from further_source.settings import MAX_FIELDS_PER_TABLE
-from further_source.tables.columns import MERGE_KEY, ROWS, TABLES, Table
+from further_source.tables.columns import ROWS, TABLES, Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,15 +45,17 @@ class Loading:
         """Arguments for dlt's `apply_hints` and `make_hints`."""
         columns = _dlt_columns(table)
         hints: dict[str, Any] = {"columns": columns}
-        if self.strategy == "delete-insert":
+        if not table.merge_key:
+            hints["write_disposition"] = "append"
+        elif self.strategy == "delete-insert":
             # With a primary key besides, dlt would emit DELETE … WHERE pk OR mk: minutes and gigabytes. What is
             # listed twice is asked once, so there is nothing to deduplicate.
             hints["write_disposition"] = {"disposition": "merge", "strategy": "delete-insert", "deduplicated": True}
-            hints["merge_key"] = list(MERGE_KEY)
+            hints["merge_key"] = list(table.merge_key)
             columns[_TOMBSTONE]["hard_delete"] = True
         elif self.strategy == "upsert":
             hints["write_disposition"] = {"disposition": "merge", "strategy": "upsert"}
-            hints["primary_key"] = [*MERGE_KEY, *table.own_key]
+            hints["primary_key"] = [*table.merge_key, *table.own_key]
             for name in table.own_key:
                 columns[name]["nullable"] = False
         else:

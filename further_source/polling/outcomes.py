@@ -32,9 +32,13 @@ class Refused:
 
 @dataclass(frozen=True)
 class Failure:
-    """No usable answer this time: connection error, timeout, 408, 425, 5xx or an unreadable body."""
+    """No usable answer this time: connection error, timeout, 408, 425, 5xx or an unreadable body.
+
+    `unreadable` is the reason where the body came whole and cannot be read, the same text for the same reason.
+    """
 
     error: str
+    unreadable: str | None = None
 
 
 @dataclass(frozen=True)

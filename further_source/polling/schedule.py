@@ -21,7 +21,7 @@ from further_source.polling.outcomes import (
 )
 from further_source.polling.throttle import Throttle
 from further_source.polling.tokens import Tokens
-from further_source.settings import MAX_FAILURES_IN_A_ROW, PollingSettings
+from further_source.settings import MAX_FAILURES_IN_A_ROW, MAX_UNREADABLE_IN_A_ROW, PollingSettings
 
 __all__ = ["Ended", "Request", "Schedule"]
 
@@ -64,6 +64,8 @@ class _Watch:
     first_answer_at: float | None = None
     answer: Answered | None = None
     failures: int = 0
+    unreadable: str | None = None
+    unreadable_in_a_row: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -201,15 +203,24 @@ class Schedule:
         if isinstance(outcome, Answered):
             return self._answered(watch, outcome, now)
         if isinstance(outcome, Failure):
-            watch.failures += 1
-            if watch.failures >= MAX_FAILURES_IN_A_ROW:
-                return self._end(watch, "unreachable", outcome.error)
-            return self._ask_again(watch, now, jittered(watch.interval, self._chance))
+            return self._failed(watch, outcome, now)
         # 429 speaks of all of us: it neither counts as a failure nor lengthens the execution's own interval.
         return self._ask_again(watch, now, watch.interval, lengthen=False)
 
+    def _failed(self, watch: _Watch, failure: Failure, now: float) -> Ended | None:
+        same = failure.unreadable is not None and failure.unreadable == watch.unreadable
+        watch.unreadable = failure.unreadable
+        watch.unreadable_in_a_row = watch.unreadable_in_a_row + 1 if same else 1
+        if failure.unreadable is not None and watch.unreadable_in_a_row >= MAX_UNREADABLE_IN_A_ROW:
+            return self._end(watch, "invalid", failure.error)
+        watch.failures += 1
+        if watch.failures >= MAX_FAILURES_IN_A_ROW:
+            return self._end(watch, "unreachable", failure.error)
+        return self._ask_again(watch, now, jittered(watch.interval, self._chance))
+
     def _answered(self, watch: _Watch, answer: Answered, now: float) -> Ended | None:
         watch.failures = 0
+        watch.unreadable = None
         watch.answer = answer
         if watch.first_answer_at is None:
             watch.first_answer_at = now

@@ -7,7 +7,7 @@ A column that is added here is created in every destination, and belongs in the 
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["CELLS", "EXECUTIONS", "MERGE_KEY", "ROWS", "STEPS", "TABLES", "Column", "Table"]
+__all__ = ["CELLS", "EXECUTIONS", "FIELDS", "MERGE_KEY", "ROWS", "STEPS", "TABLES", "Column", "Table"]
 
 DataType = Literal["text", "bigint", "double", "bool", "timestamp"]
 
@@ -36,8 +36,10 @@ class Table:
 
     Attributes:
         name: Its name; of the wide tables, that of the resource which yields them all.
-        own_columns: The columns besides the keys, the load's id and the tombstone's mark.
-        own_key: The columns that tell the rows of one execution apart.
+        own_columns: The columns besides those of `merge_key`, the load's id and the tombstone's mark.
+        merge_key: The columns by which a load replaces rows; empty where none is replaced, and then there are no
+            tombstones either.
+        own_key: The columns that tell rows of the same merge key apart.
         is_arrow: Whether its records are arrow tables; else they are dicts.
         clustered_by: The order in which BigQuery sorts within it: merges look for executions, readers for more.
         partitioned_by: The column by which BigQuery partitions it, if any.
@@ -45,6 +47,7 @@ class Table:
 
     name: str
     own_columns: tuple[Column, ...]
+    merge_key: tuple[str, ...] = MERGE_KEY
     own_key: tuple[str, ...] = ()
     is_arrow: bool = False
     clustered_by: tuple[str, ...] = MERGE_KEY
@@ -53,9 +56,10 @@ class Table:
     @property
     def columns(self) -> tuple[Column, ...]:
         """All columns of its records, in their order. Of dict records dlt adds `_dlt_load_id` and `_dlt_id`."""
-        keys = tuple(Column(name, "text", nullable=False) for name in MERGE_KEY)
+        keys = tuple(Column(name, "text", nullable=False) for name in self.merge_key)
         load_id = (Column("_dlt_load_id", "text", nullable=False),) if self.is_arrow else ()
-        return (*keys, *self.own_columns, *load_id, Column("_deleted", "bool"))
+        deleted = (Column("_deleted", "bool"),) if self.merge_key else ()
+        return (*keys, *self.own_columns, *load_id, *deleted)
 
 
 EXECUTIONS = Table(
@@ -65,6 +69,8 @@ EXECUTIONS = Table(
         Column("metadata__external_id", "text", of_api=True),
         Column("poll_outcome", "text"),
         Column("poll_error", "text"),
+        Column("step_count", "bigint"),
+        Column("cell_count", "bigint"),
         Column("poll_count", "bigint"),
         Column("poll_first_at", "timestamp"),
         Column("poll_last_at", "timestamp"),
@@ -110,4 +116,21 @@ ROWS = Table(
 )
 """What every wide table has; two columns for each field come after them."""
 
-TABLES = {table.name: table for table in (EXECUTIONS, STEPS, CELLS, ROWS)}
+FIELDS = Table(
+    "fields",
+    (
+        Column("rows_table", "text"),
+        Column("step_name", "text"),
+        Column("field", "text"),
+        Column("text_column", "text"),
+        Column("number_column", "text"),
+        Column("boolean_column", "text"),
+        Column("confidence_column", "text"),
+        Column("reason", "text"),
+    ),
+    merge_key=(),
+    is_arrow=True,
+    clustered_by=("rows_table",),
+)
+
+TABLES = {table.name: table for table in (EXECUTIONS, STEPS, CELLS, ROWS, FIELDS)}

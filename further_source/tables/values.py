@@ -7,27 +7,13 @@ a column has the type of its first value, and a value of another type goes to a 
 from decimal import Decimal
 from typing import Any
 
-from anyascii import anyascii
-from dlt.common.normalizers.naming import NamingConvention
-
 from further_source import jsontext
 from further_source.tables.answer import number_of
 
-__all__ = ["OF_DLT", "Types", "column_name", "routed"]
-
-OF_DLT = "_dlt_"
-"""How the columns begin that dlt keeps for itself."""
+__all__ = ["Types", "routed"]
 
 Types = dict[str, str]
 """dlt data types by column name."""
-
-
-def column_name(name: str, naming: NamingConvention) -> str | None:
-    """The column for an API's name: made ASCII, then normalized by dlt; None where nothing is left."""
-    ascii_name = anyascii(name).strip()
-    if not any(map(str.isalnum, ascii_name)):
-        return None
-    return naming.normalize_path(naming.normalize_path(ascii_name)) or None  # twice: shortening is not stable in one
 
 
 def routed(value: Any) -> tuple[str | None, Any]:

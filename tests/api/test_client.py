@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -96,13 +96,13 @@ def test_a_readable_execution_is_answered_with_all_its_keys(sandbox: Sandbox) ->
         RUNNING,
         Reply(201, RUNNING),
         Reply(200, RUNNING, {"Content-Type": "text/html; charset=latin-1"}),
-        {"status": "running"},
-        {"status": "running", "workflow_id": None, "workflow_execution_id": None},
+        {"status": "running", "workflow_execution_id": "ex_1"},
+        {"status": "running", "workflow_id": "wf-1", "workflow_execution_id": None},
         b"\xef\xbb\xbf" + json.dumps(RUNNING).encode(),
         Reply(200, gzip.compress(json.dumps(RUNNING).encode()), {"Content-Encoding": "gzip"}),
         Reply(200, RUNNING, delay=0.05),
-        Reply(200, {"status": "running"}, fault="drip", delay=0.001),
-        Reply(200, {"status": "running"}, fault="drip_headers", delay=0.001),
+        Reply(200, RUNNING, fault="drip", delay=0.001),
+        Reply(200, RUNNING, fault="drip_headers", delay=0.001),
     ],
 )
 def test_good_json_is_answered_however_it_comes(sandbox: Sandbox, reply: Any) -> None:
@@ -166,9 +166,35 @@ def test_a_status_decides_even_if_the_body_does_not_arrive(
 )
 def test_no_usable_answer_is_a_failure_with_a_short_reason(sandbox: Sandbox, reply: Any, reason: str) -> None:
     started = time.monotonic()
-    assert ask(sandbox, reply, timeout=SHORT) == Failure(reason)
+    outcome = ask(sandbox, reply, timeout=SHORT)
+    assert isinstance(outcome, Failure)
+    assert outcome.error == reason
     assert time.monotonic() - started < SHORT + 0.4
     assert len(sandbox.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "unreadable"),
+    [
+        (b"<html>oops</html>", "200: the body is not JSON"),
+        (b"<html>oops again</html>", "200: the body is not JSON"),
+        (Reply(203, b"{"), "203: the body is not JSON"),
+        (Reply(200, fault="empty"), "200: the body is empty"),
+        (Reply(204), "204: the body is empty"),
+        (Reply(200, RUNNING, fault="truncated"), None),
+        (Reply(200, b"zz\r\n", {"Transfer-Encoding": "chunked"}), None),
+        (Reply(200, RUNNING, {"Content-Encoding": "gzip"}), None),
+        (Reply(200, RUNNING, fault="drip", delay=0.05), None),
+        (Reply(200, RUNNING, fault="reset"), None),
+        (Reply(502, b"<html>"), None),
+    ],
+)
+def test_a_failure_tells_whether_its_body_came_whole_and_cannot_be_read(
+    sandbox: Sandbox, reply: Any, unreadable: str | None
+) -> None:
+    outcome = ask(sandbox, reply, timeout=SHORT)
+    assert isinstance(outcome, Failure)
+    assert outcome.unreadable == unreadable
 
 
 @pytest.mark.parametrize(
@@ -180,8 +206,14 @@ def test_no_usable_answer_is_a_failure_with_a_short_reason(sandbox: Sandbox, rep
         (b"17", "200: the answer is no JSON object"),
         (b"{}", "200: the answer has no text `status`"),
         (b'{"status": 1}', "200: the answer has no text `status`"),
+        (b'{"status": "running"}', "200: the answer has none of the ids that were asked for"),
+        (
+            b'{"status": "completed", "workflow_id": null, "workflow_execution_id": null}',
+            "200: the answer has none of the ids that were asked for",
+        ),
         (b'{"status": "running", "workflow_id": "WF-1"}', 'for another workflow_id: "WF-1"'),
         (b'{"status": "running", "workflow_execution_id": 7}', "for another workflow_execution_id: 7"),
+        (b'{"status": "running", "workflow_execution_id": ""}', 'for another workflow_execution_id: ""'),
     ],
 )
 def test_a_readable_answer_that_is_no_execution_is_invalid(sandbox: Sandbox, body: bytes, reason: str) -> None:
@@ -433,6 +465,138 @@ def test_a_closed_client_leaves_no_thread(sandbox: Sandbox) -> None:
             assert not thread.is_alive()
 
 
+@contextlib.contextmanager
+def raw_server(answer: Callable[[str], Sequence[bytes]], certificate: Path | None = None) -> Iterator[Any]:
+    """Sends for each request on a connection the bytes for its execution id, in so many packets.
+
+    Gives the base URL, and a list that grows by one entry for each connection.
+    """
+    server = socket.create_server(("127.0.0.1", 0))
+    connections: list[socket.socket] = []
+
+    def serve(connection: socket.socket) -> None:
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            connection = context.wrap_socket(connection, server_side=True)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError), connection:
+            while request := connection.recv(65536):
+                for number, packet in enumerate(answer(request.split()[1].decode().rpartition("/")[2])):
+                    time.sleep(0.02 if number else 0)
+                    connection.sendall(packet)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connections.append(server.accept()[0])
+                threading.Thread(target=serve, args=(connections[-1],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    scheme = "http" if certificate is None else "https"
+    yield f"{scheme}://localhost:{server.getsockname()[1]}", connections
+    server.shutdown(socket.SHUT_RDWR)
+    server.close()
+
+
+def answer_of(execution_id: str, head: bytes = b"HTTP/1.1 200 OK") -> bytes:
+    body = json.dumps(running("wf", execution_id)).encode()
+    return head + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+def ask_twenty(base_url: str) -> list[Outcome]:
+    executions = [ExecutionId("wf", f"ex-{number}") for number in range(20)]
+    with client_of(base_url) as client:
+        return [client.get_execution(execution, Token("t")) for execution in executions]
+
+
+def assert_each_got_its_own(outcomes: list[Outcome]) -> None:
+    got = [outcome.payload["workflow_execution_id"] for outcome in outcomes if isinstance(outcome, Answered)]
+    assert got == [f"ex-{number}" for number in range(20)], outcomes
+
+
+EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
+PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "interim", [EARLY_HINTS, PROCESSING, CONTINUE, PROCESSING * 3 + CONTINUE + EARLY_HINTS], ids=len
+)
+@pytest.mark.parametrize("apart", [False, True])
+def test_interim_answers_are_skipped_and_the_connection_is_kept(interim: bytes, apart: bool) -> None:
+    def answer(execution_id: str) -> list[bytes]:
+        packets = [interim, answer_of(execution_id)]
+        return packets if apart else [b"".join(packets)]
+
+    with raw_server(answer) as (base_url, connections):
+        assert_each_got_its_own(ask_twenty(base_url))
+        assert len(connections) == 1
+
+
+def test_interim_answers_for_ever_are_cut_at_the_deadline() -> None:
+    with (
+        raw_server(lambda _: [PROCESSING] * 1000) as (base_url, _),
+        client_of(base_url, timeout=SHORT) as client,
+    ):
+        assert client.get_execution(EXECUTION, Token("t")) == Failure("timed out after 0.4 s")
+
+
+STRAY = [
+    answer_of("ex-stray"),
+    b"\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}",
+    answer_of("ex-stray") * 200,  # more than is read at once
+    EARLY_HINTS,
+]
+
+
+@pytest.mark.parametrize("stray", STRAY, ids=len)
+@pytest.mark.parametrize("tls", [False, True])
+def test_stray_bytes_after_an_answer_do_not_become_the_next_answer(
+    stray: bytes, tls: bool, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    served = raw_server(lambda execution_id: [answer_of(execution_id) + stray], certificate if tls else None)
+    with served as (base_url, connections):
+        assert_each_got_its_own(ask_twenty(base_url))
+        assert len(connections) == 20
+
+
+def test_stray_bytes_that_come_before_the_next_request_do_not_become_its_answer() -> None:
+    executions = [ExecutionId("wf", f"ex-{number}") for number in range(5)]
+    served = raw_server(lambda execution_id: [answer_of(execution_id), answer_of("ex-stray")])
+    with served as (base_url, connections), client_of(base_url) as client:
+        for execution in executions:
+            outcome = client.get_execution(execution, Token("t"))
+            assert isinstance(outcome, Answered), outcome
+            assert outcome.payload["workflow_execution_id"] == execution.workflow_execution_id
+            time.sleep(0.1)
+        assert len(connections) == 5
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_body_where_none_may_be_does_not_become_the_next_answer(status: int) -> None:
+    def answer(execution_id: str) -> list[bytes]:
+        return [answer_of(execution_id, b"HTTP/1.1 %d Odd" % status if execution_id == "ex_1" else b"HTTP/1.1 200 OK")]
+
+    with raw_server(answer) as (base_url, connections), client_of(base_url) as client:
+        assert not isinstance(client.get_execution(EXECUTION, Token("t")), Answered)
+        assert isinstance(client.get_execution(ExecutionId("wf", "ex-2"), Token("t")), Answered)
+        assert len(connections) == 2
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_connection_with_nothing_more_on_it_is_kept(
+    tls: bool, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    served = raw_server(lambda execution_id: [answer_of(execution_id)], certificate if tls else None)
+    with served as (base_url, connections):
+        assert_each_got_its_own(ask_twenty(base_url))
+        assert len(connections) == 1
+
+
 def test_a_refused_connection_and_an_unknown_host_are_failures() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -516,11 +680,12 @@ def tls_server(certificate: Path, answer: bytes, delay: float) -> Iterator[str]:
     server.close()
 
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n"
+BODY = json.dumps(RUNNING).encode()
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 
 
 def test_a_certificate_nobody_vouches_for_is_not_accepted(certificate: Path) -> None:
-    with tls_server(certificate, HEAD, 0) as base_url, client_of(base_url) as client:
+    with tls_server(certificate, ANSWER, 0) as base_url, client_of(base_url) as client:
         outcome = client.get_execution(EXECUTION, Token("t"))
     assert isinstance(outcome, Failure)
     assert outcome.error.startswith("TLS certificate not accepted: self")
@@ -531,8 +696,7 @@ def test_a_deadline_holds_over_tls_on_new_and_on_reused_connections(
     certificate: Path, monkeypatch: pytest.MonkeyPatch, delay: float, expected: type
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-    answer = HEAD + b'{"status":"running"}'
-    with tls_server(certificate, answer, delay) as base_url, client_of(base_url, timeout=SHORT) as client:
+    with tls_server(certificate, ANSWER, delay) as base_url, client_of(base_url, timeout=SHORT) as client:
         for _ in range(2):
             started = time.monotonic()
             assert type(client.get_execution(EXECUTION, Token("t"))) is expected

@@ -44,6 +44,10 @@ def at_last(count: int) -> Row:
     return Row("completed", None, count, "completed")
 
 
+def garbled(reason: str) -> Row:
+    return Row("invalid", reason, 3)
+
+
 def gone(reason: str, **settings: Any) -> Row:
     return Row("unreachable", reason, 10, settings=settings)
 
@@ -67,17 +71,22 @@ FAULTS: list[tuple[str, tuple[Any, ...], Row]] = [
     ("closed", (Reply(fault="close"),), gone("connection closed without an answer")),
     ("truncated", (Reply(200, DONE, fault="truncated"),), gone("200: the body ended early")),
     ("truncated once", after(Reply(200, DONE, fault="truncated")), at_last(2)),
-    ("empty", (Reply(200, fault="empty"),), gone("200: the body is empty")),
-    ("empty 204", (Reply(204),), gone("204: the body is empty")),
+    ("empty", (Reply(200, fault="empty"),), garbled("200: the body is empty")),
+    ("empty 204", (Reply(204),), garbled("204: the body is empty")),
+    ("empty twice", after(*[Reply(200, fault="empty")] * 2), at_last(3)),
     ("another content type", (Reply(200, DONE, {"Content-Type": "text/html"}),), at_last(1)),
-    ("HTML", (Reply(200, b"<html>Sign in", {"Content-Type": "text/html"}),), gone("200: the body is not JSON: <html>")),
+    (
+        "HTML",
+        (Reply(200, b"<html>Sign in", {"Content-Type": "text/html"}),),
+        garbled("200: the body is not JSON: <html>"),
+    ),
     ("a list", (Reply(200, [DONE]),), Row("invalid", "200: the answer is no JSON object", 1)),
     ("null", (Reply(200, b"null"),), Row("invalid", "200: the answer is no JSON object", 1)),
     ("a string", (Reply(200, b'"completed"'),), Row("invalid", "200: the answer is no JSON object", 1)),
     ("no status", (Reply(200, {"workflow_id": "wf"}),), Row("invalid", "200: the answer has no text `status`", 1)),
     ("status a number", ({"status": 3},), Row("invalid", "200: the answer has no text `status`", 1)),
-    ("invalid UTF-8", (Reply(200, b'{"status": "\xff\xfe"}'),), gone("200: the body is not JSON")),
-    ("half of JSON", (Reply(200, b'{"status": "compl'),), gone("200: the body is not JSON")),
+    ("invalid UTF-8", (Reply(200, b'{"status": "\xff\xfe"}'),), garbled("200: the body is not JSON")),
+    ("half of JSON", (Reply(200, b'{"status": "compl'),), garbled("200: the body is not JSON")),
     ("drip", (Reply(200, DONE, fault="drip", delay=0.2), DONE), at_last(2)),
     ("silent once", after(Reply(fault="silent")), at_last(2)),
     (

@@ -8,9 +8,9 @@ from typing import Any
 
 import psycopg2
 import pytest
-from further_source.lock import only_load
 
 from further_source.executions import ExecutionId
+from further_source.lock import only_load
 from further_source.manifest import shard
 from further_source.sandbox import Sandbox, cell, completed, step
 from tests.support.command import LOAD, WORKFLOW, Command, asked, cells_of, finish, ids, loaded, serve, told

@@ -4,6 +4,7 @@ import ast
 import configparser
 import importlib
 import importlib.util
+import inspect
 import re
 import shutil
 import subprocess
@@ -14,21 +15,13 @@ import pytest
 import yaml
 
 import further_source
+from further_source.command.arguments import command_parser, parse
 from further_source.settings import DATASET_NAME
 from tests.support.documents import PROJECT, Document
 
 EXAMPLES = PROJECT / "examples"
 PYTHON = sorted(EXAMPLES.rglob("*.py"))
 FILES = sorted(path for path in EXAMPLES.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-
-
-def parse_arguments(arguments: list[str]) -> Any:
-    spec = importlib.util.spec_from_file_location("load_of_examples", PROJECT / "pipelines" / "load.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.parse_arguments(arguments)
 
 
 # All of them
@@ -46,15 +39,15 @@ def test_the_command_takes_the_arguments_it_is_given(path: Path) -> None:
     text = path.read_text(encoding="utf-8").replace(" \\\n", " ")
     if path.name == "cronjob.yaml":
         [container] = pod(yaml.safe_load(text))["containers"]
-        assert container["command"] == [".venv/bin/python", "pipelines/load.py"]
+        assert container["command"] == [".venv/bin/further-source", "load"]
         commands = [container["args"]]
     else:
-        found = re.findall(r"\.venv/bin/python pipelines/load\.py((?: [-\w.]+)+)", text)
+        found = re.findall(r"\.venv/bin/further-source load((?: [-\w.]+)+)", text)
         commands = [arguments.split() for arguments in found]
         assert commands or path.suffix == ".timer" or path.parent.name == "dagster"
 
     for arguments in commands:
-        assert parse_arguments(arguments).executions.endswith("submitted.csv")
+        assert parse(command_parser(), ["load", *arguments]).executions.endswith("submitted.csv")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -158,10 +151,10 @@ def test_the_workflow_runs_one_load_at_a_time_within_its_limit() -> None:
 @pytest.mark.skipif(shutil.which("timeout") is None, reason="needs coreutils")
 @pytest.mark.parametrize(("code", "ends_with"), [(0, 0), (1, 1), (2, 2), (75, 0), (143, 0)])
 def test_the_workflow_maps_exit_codes(tmp_path: Path, code: int, ends_with: int) -> None:
-    python = tmp_path / ".venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(f"#!/bin/sh\nexit {code}\n")
-    python.chmod(0o755)
+    command = tmp_path / ".venv" / "bin" / "further-source"
+    command.parent.mkdir(parents=True)
+    command.write_text(f"#!/bin/sh\nexit {code}\n")
+    command.chmod(0o755)
 
     # As GitHub runs it.
     done = subprocess.run(
@@ -185,7 +178,7 @@ def test_an_example_in_python_uses_names_of_ours_that_exist(path: Path) -> None:
         for alias in node.names
     ]
     assert set(imported) <= set(further_source.__all__)
-    arguments = set(further_source.further_source.__wrapped__.__annotations__)
+    arguments = set(inspect.signature(further_source.further_source).parameters)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "further_source":
             assert {keyword.arg for keyword in node.keywords} <= arguments

@@ -1,4 +1,4 @@
-"""The README's queries, tables and output, on a database with the executions of the demo."""
+"""The queries, tables and output that are documented, on a database with the executions of the demo."""
 
 import re
 from dataclasses import dataclass
@@ -17,6 +17,9 @@ from further_source.settings import DATASET_NAME
 from tests.support.documents import PROJECT, Block, Document, names
 
 README = Document(PROJECT / "README.md")
+QUERIES = Document(PROJECT / "docs" / "queries.md")
+TABLES = Document(PROJECT / "docs" / "tables.md")
+RECIPES = PROJECT / "docs" / "recipes" / "duckdb.sql"
 TYPES = {"text": "VARCHAR", "bigint": "BIGINT", "double": "DOUBLE", "bool": "BOOLEAN"}
 TYPES["timestamp"] = "TIMESTAMP WITH TIME ZONE"
 
@@ -28,6 +31,7 @@ class Demo:
 
     def fetch(self, query: str) -> list[tuple[Any, ...]]:
         with duckdb.connect(str(self.path), read_only=True) as connection:
+            connection.execute(RECIPES.read_text(encoding="utf-8"))
             return connection.sql(query).fetchall()
 
     def columns(self, table: str) -> dict[str, str]:
@@ -67,21 +71,21 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 
 
 def rows_of(demo: Demo, about: str) -> list[tuple[Any, ...]]:
-    """What the README's query returns that follows the paragraph with these words."""
-    match = re.search(rf"^{re.escape(about)}.*?```sql\n(.*?)```", README.text, re.MULTILINE | re.DOTALL)
+    """What the query returns that follows the paragraph with these words."""
+    match = re.search(rf"^{re.escape(about)}.*?```sql\n(.*?)```", QUERIES.text, re.MULTILINE | re.DOTALL)
     assert match, about
     return demo.fetch(match[1])
 
 
-@pytest.mark.parametrize("block", README.blocks("sql"), ids=str)
-def test_a_query_of_the_readme_returns_rows_unless_it_says_otherwise(demo: Demo, block: Block) -> None:
+@pytest.mark.parametrize("block", QUERIES.blocks("sql"), ids=str)
+def test_a_query_returns_rows_unless_it_says_otherwise(demo: Demo, block: Block) -> None:
     rows = demo.fetch(block.code)
 
     assert bool(rows) != ("-- returns no row today" in block.code)
 
 
 def test_there_are_a_dozen_queries_and_more() -> None:
-    assert len(README.blocks("sql")) >= 12
+    assert len(QUERIES.blocks("sql")) >= 12
 
 
 def test_the_review_queue_is_the_query_that_the_command_suggests(demo: Demo) -> None:
@@ -125,8 +129,10 @@ def test_completeness_counts_every_execution_and_cell_once(demo: Demo) -> None:
 def test_sums_from_cells_include_amounts_that_are_text(demo: Demo) -> None:
     sums = rows_of(demo, "Sums from `cells`")
 
-    assert sum(claims for _, _, claims in sums) == demo.report.rows["rows_extract_claims"]
-    assert all(incurred is not None for _, incurred, _ in sums)
+    assert sum(claims for *_, claims, _ in sums) == demo.report.rows["rows_extract_claims"]
+    assert all(incurred is not None for _, incurred, *_ in sums)
+    assert {currencies for _, _, currencies, *_ in sums} == {None, "$"}
+    assert all(not_sure == 0 for *_, not_sure in sums)
     [(with_text,)] = demo.fetch(
         f"SELECT count(*) FROM {DATASET_NAME}.cells WHERE field = 'incurred' AND value_type = 'string'"
     )
@@ -140,14 +146,30 @@ def test_sums_from_a_wide_table_agree_with_the_cells(demo: Demo) -> None:
         "SELECT sum(coalesce(value_number, CAST(regexp_replace(value, '[$,]', '', 'g') AS DOUBLE))) "
         f"FROM {DATASET_NAME}.cells WHERE step_name = 'Extract Policy Details' AND field = 'total_premium'"
     )
-    assert sum(premium for *_, premium in premiums) == pytest.approx(from_cells)
-    assert sum(policies for _, policies, _ in premiums) == demo.report.rows["rows_extract_policy_details"]
+    assert float(sum(premium for _, _, premium, _ in premiums)) == pytest.approx(from_cells)
+    assert sum(policies for _, policies, *_ in premiums) == demo.report.rows["rows_extract_policy_details"]
+    assert all(not_sure == 0 for *_, not_sure in premiums)
 
 
 def test_dates_become_dates_but_for_the_one_that_is_none(demo: Demo) -> None:
     rows = rows_of(demo, "Dates from text")
 
     assert [text for _, text, day in rows if day is None] == ["tomorrow"]
+
+
+def test_what_was_not_sure_is_shown_as_printed(demo: Demo) -> None:
+    printed = {value for _, _, value, _ in rows_of(demo, "What was not sure")}
+
+    assert {"2% of Coverage A", "250,000/500,000", "Included"} <= printed
+    assert not any(value.startswith("$") for value in printed)
+
+
+def test_items_of_cells_that_are_arrays_become_rows(demo: Demo) -> None:
+    [(items,)] = demo.fetch(
+        f"SELECT sum(json_array_length(value)) FROM {DATASET_NAME}.cells WHERE value_type = 'array'"
+    )
+
+    assert len(rows_of(demo, "DuckDB:")) == items > 0
 
 
 def test_fields_of_changing_type_have_variant_columns(demo: Demo) -> None:
@@ -168,7 +190,7 @@ def test_a_pivot_has_a_row_for_each_row_of_the_wide_table(demo: Demo) -> None:
 
 
 @pytest.mark.parametrize("table", ["executions", "steps", "cells"])
-def test_the_readme_has_the_columns_of_a_table_with_their_types(demo: Demo, table: str) -> None:
+def test_the_columns_of_a_table_are_documented_with_their_types(demo: Demo, table: str) -> None:
     columns = demo.columns(table)
     if table == "executions":  # what is not always there is told in words
         columns = {
@@ -180,7 +202,7 @@ def test_the_readme_has_the_columns_of_a_table_with_their_types(demo: Demo, tabl
     assert documented_columns(table) == columns
 
 
-def test_the_readme_has_the_key_columns_of_the_wide_tables(demo: Demo) -> None:
+def test_the_key_columns_of_the_wide_tables_are_documented(demo: Demo) -> None:
     wide = [table for table in demo.report.rows if table.startswith("rows_")]
     common = set.intersection(*(set(demo.columns(table).items()) for table in wide))
 
@@ -193,13 +215,13 @@ def test_the_readme_has_the_key_columns_of_the_wide_tables(demo: Demo) -> None:
 
 
 def documented_columns(heading: str) -> dict[str, str]:
-    header, *rows = README.tables(heading)[0]
+    [[header, *rows]] = TABLES.tables(heading)
     assert header == ["column", "type", "meaning"]
     return {name: TYPES[data_type] for column, data_type, _ in rows for name in names(column)}
 
 
 def test_the_entity_diagram_shows_columns_that_are_there(demo: Demo) -> None:
-    [diagram] = [block.code for block in README.blocks("mermaid") if "erDiagram" in block.code]
+    [diagram] = [block.code for block in TABLES.blocks("mermaid") if "erDiagram" in block.code]
     entities = re.findall(r"^    (\w+) \{\n(.*?)^    \}", diagram, re.MULTILINE | re.DOTALL)
 
     assert {name for name, _ in entities} == {"executions", "steps", "cells", "rows_step"}

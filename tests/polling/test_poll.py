@@ -26,6 +26,7 @@ from tests.support.virtual import (
     Run,
     answer,
     fault,
+    garbled,
     grant,
     listed,
     poll,
@@ -319,6 +320,35 @@ def test_a_final_word_ends_it_at_once_and_what_it_last_said_stays(poll_outcome: 
     ended = run.end(B)
     assert (ended.poll_outcome, ended.poll_error) == (poll_outcome, f"it is {poll_outcome}")
     assert (ended.poll_count, ended.status) == (2, "running")
+
+
+def test_an_answer_that_is_unreadable_the_same_way_three_times_in_a_row_is_invalid() -> None:
+    run = poll({A: [garbled()], B: [RUNNING, garbled()]}, SETTINGS)
+
+    assert run.times(A) == sums([5, 7.5])
+    assert (run.outcome(A), run.end(A).poll_error, run.end(A).status) == ("invalid", "not JSON: <html>", None)
+    assert (run.outcome(B), run.end(B).poll_count, run.end(B).status) == ("invalid", 4, "running")
+
+
+@pytest.mark.parametrize("between", [fault(), garbled("empty"), RUNNING])
+def test_anything_else_in_between_starts_the_count_of_unreadable_answers_anew(between: Reply) -> None:
+    twice = [garbled(), garbled()]
+    run = poll({A: [*twice, between, *twice, between, *twice, COMPLETED]}, settings(max_wait=6000))
+
+    assert (run.outcome(A), run.end(A).poll_count) == ("completed", 9)
+
+
+@pytest.mark.parametrize("between", [throttle(1), unauthorized()])
+def test_what_says_nothing_of_the_body_does_not_interrupt_a_row_of_unreadable_answers(between: Reply) -> None:
+    run = poll({A: [garbled(), between, garbled(), garbled()]}, SETTINGS, tokens=[grant()])
+
+    assert (run.outcome(A), run.end(A).poll_count) == ("invalid", 4)
+
+
+def test_answers_unreadable_in_ever_different_ways_end_like_failures() -> None:
+    run = poll({A: [garbled(str(number)) for number in range(10)]}, SETTINGS)
+
+    assert (run.outcome(A), run.end(A).poll_count) == ("unreachable", 10)
 
 
 # Counts and times

@@ -7,7 +7,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -26,6 +26,7 @@ from further_source.settings import (
     MAX_FAILURES_IN_A_ROW,
     MAX_JITTER,
     MAX_RETRY_AFTER,
+    MAX_UNREADABLE_IN_A_ROW,
     SHORT_RETRY_AFTERS_IN_A_ROW,
     PollingSettings,
 )
@@ -37,6 +38,7 @@ from tests.support.virtual import (
     Sent,
     answer,
     fault,
+    garbled,
     grant,
     listed,
     poll,
@@ -48,7 +50,7 @@ from tests.support.virtual import (
 
 SLACK = 1e-6  # seconds of rounding, also where a generous budget shifts a request by its tick
 TERMINAL = frozenset({"completed", "failed", "cancelled"})
-SETTLED = {"completed", "failed", "not_found", "forbidden", "rejected", "invalid"}
+ONE_FAULT = {"fault", "empty: <html>", "not JSON: <html>"}  # errors of one execution
 
 
 def examples(count: int) -> settings:
@@ -101,11 +103,13 @@ LIVES = st.sampled_from([None, 0.0, 0.5, 3.0, 20.0, 3600.0])
 faults = st.builds(fault, st.just("fault"), LATENCIES)
 throttles = st.builds(throttle, RETRY_AFTERS, LATENCIES)
 endless = st.builds(answer, NOT_SETTLED, LATENCIES)
+unreadables = st.builds(garbled, st.sampled_from(["empty", "not JSON"]), LATENCIES)
 replies = st.one_of(
     endless,
     endless,
     faults,
     faults,
+    unreadables,
     throttles,
     st.builds(answer, ENDINGS, LATENCIES),
     st.builds(refuse, FINAL_WORDS, LATENCIES),
@@ -207,12 +211,14 @@ def an_end_says_what_happened(scenario: Scenario, run: Run) -> None:
             assert (ended.poll_outcome, ended.poll_error) == (outcome.poll_outcome, outcome.error)
         elif isinstance(outcome, Answered) and outcome.status.lower() in TERMINAL:
             assert ended.poll_outcome == ("completed" if outcome.status == "completed" else "failed")
+        elif ended.poll_outcome == "invalid":
+            assert unreadable_at_the_end(requests) == MAX_UNREADABLE_IN_A_ROW
         elif ended.poll_outcome == "running":
             was_long = requests[-1].arrives_at - answers[0].arrives_at >= scenario.settings.max_wait - SLACK
             assert was_long or only_throttled(scenario, run)
         else:
             assert ended.poll_outcome == "unreachable"
-            if ended.poll_error == "fault" and failures_at_the_end(requests) >= MAX_FAILURES_IN_A_ROW:
+            if ended.poll_error in ONE_FAULT and failures_at_the_end(requests) >= MAX_FAILURES_IN_A_ROW:
                 assert failures_at_the_end(requests) == MAX_FAILURES_IN_A_ROW
             elif ended.poll_error == "token fault":
                 assert failures_at_the_end(token_requests(run)) >= MAX_FAILURES_IN_A_ROW
@@ -227,6 +233,15 @@ def failures_at_the_end(requests: list[Sent]) -> int:
             break
         count += isinstance(sent.outcome, Failure)
     return count
+
+
+def unreadable_at_the_end(requests: list[Sent]) -> int:
+    """How many answers in a row were unreadable the same way; 429 and 401 say nothing of a body."""
+    heard = [sent.outcome for sent in requests if not isinstance(sent.outcome, Throttled | Unauthorized)]
+    last = heard[-1] if heard else None
+    if not isinstance(last, Failure) or last.unreadable is None:
+        return 0
+    return sum(1 for _ in takewhile(lambda outcome: outcome == last, reversed(heard)))
 
 
 def token_requests(run: Run) -> list[Sent]:
@@ -255,6 +270,8 @@ def a_final_word_is_the_last_request(scenario: Scenario, run: Run) -> None:
             assert not isinstance(outcome, Refused)
             assert not (isinstance(outcome, Answered) and outcome.status.lower() in TERMINAL)
         assert failures_at_the_end(requests) <= MAX_FAILURES_IN_A_ROW
+        for number in range(len(requests)):
+            assert unreadable_at_the_end(requests[:number]) < MAX_UNREADABLE_IN_A_ROW
 
 
 def requests_keep_to_the_rate_budget(scenario: Scenario, run: Run) -> None:
@@ -386,8 +403,8 @@ def a_token_refused_for_ever_costs_few(scenario: Scenario, run: Run) -> None:
 def requests_are_bounded(scenario: Scenario, run: Run) -> None:
     """An execution is asked once per interval, once more after each 401, and a last time.
 
-    A 401 comes once to each of its requests that are under way with a token, and there is a next token only if one
-    was accepted in between.
+    A 401 comes to it for the token before, for one that was already asked for then, and for the next, which ends the
+    run unless something was accepted in between.
 
     Of tokens there is no more than one per request that uses it, and one unused; failures and 429 for a token are
     an interval apart.
@@ -397,7 +414,7 @@ def requests_are_bounded(scenario: Scenario, run: Run) -> None:
     asked = 0
     for requests in by_execution(run).values():
         after_401 = sum(isinstance(sent.outcome, Unauthorized) for sent in requests)
-        assert after_401 <= 2 + accepted_in_all
+        assert after_401 <= 3 + accepted_in_all
         assert len(requests) <= (requests[-1].at - requests[0].at + SLACK) / interval + 2 + after_401
         asked += len(requests)
     granted = sum(isinstance(sent.outcome, Token) for sent in run.sent)
@@ -476,7 +493,12 @@ def told(run: Run, execution: ExecutionId) -> tuple[object, ...]:
 
 
 calm = st.one_of(
-    endless, endless, faults, st.builds(answer, ENDINGS, LATENCIES), st.builds(refuse, FINAL_WORDS, LATENCIES)
+    endless,
+    endless,
+    faults,
+    unreadables,
+    st.builds(answer, ENDINGS, LATENCIES),
+    st.builds(refuse, FINAL_WORDS, LATENCIES),
 )
 SMALL = (3, 3, 10, 60)
 

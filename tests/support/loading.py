@@ -20,6 +20,8 @@ NAMED_COLUMNS = {
         "metadata__external_id": "VARCHAR",
         "poll_outcome": "VARCHAR",
         "poll_error": "VARCHAR",
+        "step_count": "BIGINT",
+        "cell_count": "BIGINT",
         "poll_count": "BIGINT",
         "poll_first_at": "TIMESTAMP WITH TIME ZONE",
         "poll_last_at": "TIMESTAMP WITH TIME ZONE",
@@ -103,11 +105,12 @@ def columns(pipeline: dlt.Pipeline, table: str) -> dict[str, str]:
 
 
 def tables(pipeline: dlt.Pipeline) -> set[str]:
+    """The tables with records of executions."""
     rows = query(
         pipeline,
         f"SELECT table_name FROM information_schema.tables WHERE table_schema = '{pipeline.dataset_name}'",
     )
-    return {name for (name,) in rows if not name.startswith("_dlt")}
+    return {name for (name,) in rows if not name.startswith("_dlt") and name != "fields"}
 
 
 def records(pipeline: dlt.Pipeline, table: str, *without: str) -> list[dict[str, Any]]:

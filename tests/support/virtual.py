@@ -253,6 +253,11 @@ def fault(error: str = "connection reset", latency: float = 0.0) -> Reply:
     return Reply(Failure(error), latency)
 
 
+def garbled(how: str = "not JSON", latency: float = 0.0) -> Reply:
+    """An answer that came whole and cannot be read; what it looks like differs from one to the next."""
+    return Reply(Failure(f"{how}: <html>", unreadable=how), latency)
+
+
 def throttle(retry_after: float | None = None, latency: float = 0.0) -> Reply:
     return Reply(Throttled("429: slow down", retry_after), latency)
 

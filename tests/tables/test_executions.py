@@ -12,7 +12,7 @@ from further_source.executions import ExecutionId
 from further_source.polling.poll import Ended
 from further_source.sandbox import Sandbox
 from further_source.tables.answer import Answer
-from further_source.tables.executions import AnswerColumns, declared_types, execution_row
+from further_source.tables.executions import AnswerColumns, _path, _pointer, declared_types, execution_row
 from tests.conftest import MakePipeline
 from tests.support.loading import records, serve_steps, source_of, tables
 
@@ -30,7 +30,7 @@ def load_answers(sandbox: Sandbox, make_pipeline: MakePipeline) -> Any:
         listed = [f"ex{number:03}" for number in range(len(extras))]
         for part in [[name] for name in listed] if apart else [listed]:
             make_pipeline().run(source_of(sandbox, part, max_workers=1))  # answers in their order
-        own = ("workflow_id", "workflow_execution_id", "status")
+        own = ("workflow_id", "workflow_execution_id", "status", "step_count", "cell_count")
         return [
             {
                 key: value
@@ -76,7 +76,7 @@ def test_metadata_that_is_no_object_is_one_column(load_answers: Any) -> None:
 
 def test_keys_that_collide_with_ours_are_set_apart(load_answers: Any) -> None:
     assert load_answers({"poll_outcome": "theirs", "Status": "odd", "_deleted": True, "_dlt_id": 7}) == [
-        {"answer__poll_outcome": "theirs", "answer__status": "odd", "answer___deleted": True, "answer___dlt_id": 7}
+        {"answer__poll_outcome": "theirs", "answer__status": "odd", "answer___deleted": True, "dlt_id": 7}
     ]
 
 
@@ -111,28 +111,66 @@ def test_deep_objects_hundreds_of_keys_and_names_of_any_kind_load(load_answers: 
     (deep_value,) = found[0].values()
     assert deep_value.startswith('{"d":')
     assert deep_value.count('{"d":') + next(iter(found[0])).count("__d") == 100
-    assert found[1] == {"grosse": 1, "bao_xian_fan_hao": 2, "a": 4, "answer__other": '{"":3,"A":5}'}
+    assert found[1] == {"grosse": 1, "bao_xian_fan_hao": 2, "unnamed": 3, "a": 4, "a_2": 5}
     for row in found[2:]:
         assert row["key_0"] == 0
         assert '"key 499":499' in row["answer__other"]
         assert len(row) < 401
 
 
-def test_columns_of_answers_do_not_depend_on_what_a_variant_is_called() -> None:
-    answers = AnswerColumns(NAMING, {})
+def test_a_column_belongs_to_one_key_for_ever() -> None:
+    first = AnswerColumns(NAMING, declared_types())
+    assert first.row({"metadata": {"Claim #": "a", "external_id": "X"}, "Größe": 1}, ()) == {
+        "metadata__claim_number": "a",
+        "metadata__external_id": "X",
+        "grosse": 1,
+    }
+    assert [(field.field, field.text_column, field.number_column) for field in first.changed.values()] == [
+        ("/metadata/Claim #", "metadata__claim_number", None),
+        ("/Größe", None, "grosse"),
+    ]
 
-    assert answers.row({"x__v_text": 1, "x": True}, ()) == {"x__v_text": 1, "x": True}
-    assert answers.row({"x": "02139"}, ()) == {"answer__other": '{"x":"02139"}'}
+    again = AnswerColumns(NAMING, {**declared_types(), **first.wanted}, first.changed.values())
+    assert again.row({"metadata": {"claim_number": "b", "Claim #": "c", "externalId": "Y"}, "grosse": 2}, ()) == {
+        "metadata__claim_number_2": "b",
+        "metadata__claim_number": "c",
+        "metadata__external_id_2": "Y",
+        "grosse_2": 2,
+    }
+
+
+def test_a_key_named_like_its_column_needs_no_record() -> None:
+    columns = AnswerColumns(NAMING, declared_types())
+    columns.row({"metadata": {"external_id": "X", "team": {"size": 3}}, "score": 0.5, "none": None}, ())
+
+    assert columns.changed == {}
+    assert columns.wanted == {"metadata__team__size": "bigint", "score": "double"}
+
+
+def test_keys_beyond_the_last_column_are_told_once() -> None:
+    columns = AnswerColumns(NAMING, {"a": "text"}, max_columns=2)
+
+    assert columns.row({"a": "1", "b": "2", "c": "3"}, ()) == {"a": "1", "b": "2", "answer__other": '{"c":"3"}'}
+    (field,) = columns.changed.values()
+    assert (field.field, field.reason) == ("/c", "executions has 2 columns; such keys are in answer__other")
+    again = AnswerColumns(NAMING, {"a": "text", **columns.wanted}, columns.changed.values(), max_columns=2)
+    assert again.row({"a": "1", "b": "2", "c": "3"}, ()) == {"a": "1", "b": "2", "answer__other": '{"c":"3"}'}
+    assert again.changed == {}
+
+
+@pytest.mark.parametrize("path", [("a",), ("a.b", "c/d", "e~f"), ("",), ("", "x"), ("~1", "/0")])
+def test_a_key_is_recorded_by_its_json_pointer(path: tuple[str, ...]) -> None:
+    assert _path(_pointer(path)) == path
 
 
 def test_keys_without_a_column_are_kept_as_they_are_nested() -> None:
     """Their paths joined by dots may be equal."""
-    answers = AnswerColumns(NAMING, {})
-    row = answers.row({"a b": 0, "A.B": 1, "A": {"B": 2, "-": 3}, "A.-": 4, "-": 5}, ())
+    answers = AnswerColumns(NAMING, {"x": "text"}, max_columns=1)
+    row = answers.row({"A.B": 1, "A": {"B": 2, "-": 3}, "A.-": 4, "x": "own"}, ())
 
-    assert row["a_b"] == 0
-    assert json.loads(row["answer__other"]) == {"A.B": 1, "A": {"-": 3}, "-": 5}
-    assert row["a__b"] == 2
+    assert row.pop("x") == "own"
+    assert json.loads(row.pop("answer__other")) == {"A.B": 1, "A": {"B": 2, "-": 3}, "A.-": 4}
+    assert row == {}
 
 
 def test_poll_columns_are_how_polling_went() -> None:
@@ -144,6 +182,8 @@ def test_poll_columns_are_how_polling_went() -> None:
         "status": None,
         "poll_outcome": "unreachable",
         "poll_error": "timed out",
+        "step_count": None,
+        "cell_count": None,
         "poll_count": 10,
         "poll_first_at": NOW,
         "poll_last_at": NOW,

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -14,8 +16,8 @@ from further_source.executions import ExecutionId
 from further_source.polling.poll import Ended
 from further_source.sandbox import Sandbox, cell, completed, step
 from further_source.tables.answer import Answer, normalize_steps
-from further_source.tables.rows import RowTables
-from further_source.tables.values import column_name
+from further_source.tables.fields import NO_VALUE, Field, FieldColumns
+from further_source.tables.rows import wide_tables as rows_of
 from tests.conftest import MakePipeline
 from tests.support.loading import WORKFLOW, cells_of, columns, records, serve_rows, serve_steps, source_of, tables, wide
 
@@ -31,18 +33,48 @@ def answer_of(*rows: Any, step_name: Any = "S") -> Answer:
 
 
 class Wide:
-    """The wide tables without a load: pages of rows in, columns out, and the warnings there were."""
+    """The wide tables without a load: pages of rows in, columns out."""
 
-    def __init__(self, types: dict[str, dict[str, str]] | None = None, naming: NamingConvention = NAMING) -> None:
-        self.warnings: list[str] = []
-        self.tables = RowTables(naming, types or {}, self.warnings.append)
+    def __init__(
+        self,
+        recorded: Iterable[Field] = (),
+        stored: Mapping[str, Mapping[str, str]] | None = None,
+        *,
+        naming: NamingConvention = NAMING,
+        max_fields: int = 400,
+    ) -> None:
+        self.naming, self.max_fields = naming, max_fields
+        self.fields = FieldColumns(recorded, stored or {}, naming, max_fields)
+        self._recorded = list(recorded)
+        self._stored = {table: dict(types) for table, types in (stored or {}).items()}
+
+    def pages(self, *answers: Answer) -> dict[str, dict[str, list[Any]]]:
+        found = {}
+        for name, table in rows_of(answers, self.fields, "load"):
+            found[name] = {column: values for column, values in table.to_pydict().items() if column not in _KEYS}
+        self._take_over()
+        return found
 
     def page(self, *rows: Any) -> dict[str, list[Any]]:
-        ((_, table),) = self.tables.arrow_tables([answer_of(*rows)], "load")
-        return {name: values for name, values in table.to_pydict().items() if name not in _KEYS}
+        (found,) = self.pages(answer_of(*rows)).values()
+        return found
 
     def values(self, *rows: Any) -> dict[str, list[Any]]:
         return {name: values for name, values in self.page(*rows).items() if not name.endswith("__confidence")}
+
+    def again(self) -> "Wide":
+        """Another run, which knows what is recorded and stored, and nothing else."""
+        return Wide(self._recorded, self._stored, naming=self.naming, max_fields=self.max_fields)
+
+    def _take_over(self) -> None:
+        for table, types in self.fields.wanted.items():
+            self._stored.setdefault(table, dict.fromkeys(_KEYS, "text")).update(types)
+        self._recorded = [field for field in self._recorded if field not in self.fields.removed]
+        self._recorded += self.fields.changed.values()
+        self.fields.settled()
+
+    def recorded(self) -> dict[str | None, Field]:
+        return {field.field: field for field in self._recorded}
 
 
 # Times
@@ -63,49 +95,6 @@ def test_times_in_metadata_are_text(make_pipeline: MakePipeline, sandbox: Sandbo
 # Names
 
 
-@pytest.mark.parametrize(
-    ("name", "column"),
-    [
-        ("Größe", "grosse"),
-        ("保険番号", "bao_xian_fan_hao"),
-        ("🚗", "_red_carx"),
-        ("Policy Number", "policy_number"),
-        ("policyNumber", "policy_number"),
-        ("1st loss", "_1st_loss"),
-        ("select", "select"),
-        ('say "x"', "say_x"),
-        ("a\nb\tc", "a_b_c"),
-        ("a.b", "a_b"),
-        ("amount__confidence", "amount__confidence"),
-        ("x" * 300, "x" * 300),
-        ("", None),
-        ("__", None),
-        ("  ", None),
-        ("\u200b", None),
-    ],
-)
-def test_names_become_columns(name: str, column: str | None) -> None:
-    found = column_name(name, NAMING)
-
-    assert found is None if column is None else found is not None and found.rstrip("x") == column.rstrip("x")
-
-
-def test_different_scripts_stay_apart() -> None:
-    names = ["Größe", "保険番号", "保険", "🚗", "🚗🚗", "🚙", "цена", "τιμή"]
-
-    assert len({column_name(name, NAMING) for name in names}) == len(names)
-
-
-@pytest.mark.parametrize("naming", [NAMING, SHORT_NAMES])
-@pytest.mark.parametrize("name", ["x" * 300, "Größe " * 30, "a_b", "a__b___c", "_a_", "1", "保険番号" * 20])
-def test_a_column_is_what_dlt_makes_of_its_own_name(name: str, naming: NamingConvention) -> None:
-    column = column_name(name, naming)
-
-    assert column is not None
-    assert naming.normalize_path(column) == column
-    assert column.isascii()
-
-
 def test_awkward_names_load_and_can_be_queried(sandbox: Sandbox, pipeline: dlt.Pipeline) -> None:
     names = ["Größe", "保険番号", "🚗", "x" * 300, "1st", "select", 'a"b', "c\x00\x1f d", "e;--", "__f", "g__h"]
     steps = [step(name, [{field: cell(field, 0.5) for field in names}]) for name in [*names, "", "__"]]
@@ -124,94 +113,104 @@ def test_awkward_names_load_and_can_be_queried(sandbox: Sandbox, pipeline: dlt.P
 
 
 def test_a_field_named_like_a_key_column_is_set_apart() -> None:
-    wide_tables = Wide()
-
-    found = wide_tables.values(cells_of(workflow_id="w", step_index=7, _deleted=True, _dlt_id="d", row_index="r"))
+    found = Wide().values(cells_of(workflow_id="w", step_index=7, _deleted=True, _dlt_id="d", row_index="r"))
 
     assert found == {
-        "field__workflow_id": ["w"],
-        "field__step_index": [7.0],
-        "field___deleted": [True],
-        "field___dlt_id": ["d"],
-        "field__row_index": ["r"],
+        "workflow_id_2": ["w"],
+        "step_index_2": [7.0],
+        "_deleted_2": [True],
+        "dlt_id": ["d"],
+        "row_index_2": ["r"],
     }
-    assert wide_tables.warnings == []
 
 
-def test_of_two_fields_that_become_one_column_the_first_wins_and_one_warning_is_given() -> None:
+def test_two_fields_never_share_a_column() -> None:
+    wide_tables = Wide()
+    both = {"Amount": cell(1, 0.5), "amount": cell(2, 0.5)}
+
+    assert wide_tables.values(both) == {"amount": [1.0], "amount_2": [2.0]}
+    assert wide_tables.again().values({"amount": cell(2, 0.5)}) == {"amount_2": [2.0]}
+    assert wide_tables.again().values({"AMOUNT": cell(3, 0.5)}) == {"amount_3": [3.0]}
+
+
+def test_a_column_that_nobody_is_recorded_for_is_not_taken() -> None:
+    """Somebody added it, or a load was killed before it was recorded."""
+    wide_tables = Wide(stored={"rows_s": {**dict.fromkeys(_KEYS, "text"), "amount": "double"}})
+
+    assert wide_tables.values(cells_of(amount=1)) == {"amount_2": [1.0]}
+
+
+def test_fields_named_like_columns_of_ours_have_columns_of_their_own() -> None:
+    rows = [cells_of(a=1), cells_of(a="x"), cells_of(a__v_text="own"), cells_of(a__confidence="high"), cells_of(a_2=0)]
+
+    assert Wide().values(*rows) == {
+        "a": [1.0, None, None, None, None],
+        "a__v_text": [None, "x", None, None, None],
+        "a_v_text": [None, None, "own", None, None],
+        "a_confidence": [None, None, None, "high", None],
+        "a_2": [None, None, None, None, 0.0],
+    }
+
+
+def test_steps_that_become_one_name_have_tables_of_their_own() -> None:
+    wide_tables = Wide()
+    row = cells_of(a=1)
+
+    found = wide_tables.pages(*(answer_of(row, step_name=name) for name in ("S", "s", None, "", "--", "step 0")))
+    assert list(found) == ["rows_s", "rows_s_2", "rows_step_0", "rows_step_0_2", "rows_step_0_3", "rows_step_0_4"]
+    again = wide_tables.again().pages(*(answer_of(row, step_name=name) for name in ("step 0", "--", "", None, "s")))
+    assert list(again) == ["rows_step_0_4", "rows_step_0_3", "rows_step_0_2", "rows_step_0", "rows_s_2"]
+
+
+def test_a_table_without_a_field_is_kept_for_its_step() -> None:
     wide_tables = Wide()
 
-    for _ in range(2):
-        assert wide_tables.values(*[{"Amount": cell(1, 0.5), "amount": cell(2, 0.5)}] * 3) == {"amount": [1.0] * 3}
-
-    assert wide_tables.warnings == [
-        "rows_s: field 'amount' stays in cells alone: another field of its row is column amount already"
+    assert wide_tables.pages(answer_of({}, {}, step_name="S")) == {"rows_s": {}}
+    assert [(field.rows_table, field.step_name, field.field) for field in wide_tables.recorded().values()] == [
+        ("rows_s", "S", None)
     ]
+    again = wide_tables.again()
+    assert list(again.pages(answer_of(cells_of(a=1), step_name="s"))) == ["rows_s_2"]
+    assert list(again.pages(answer_of(cells_of(a=1), step_name="S"))) == ["rows_s"]
+    assert set(again.recorded()) == {"a"}
 
 
-def test_one_warning_for_each_table_and_field(sandbox: Sandbox, pipeline: dlt.Pipeline) -> None:
-    wide_tables = Wide()
-    rows = [{"A": cell(1, 0.5), "a": cell(2, 0.5), "": cell(3, 0.5)}] * 2
-
-    list(wide_tables.tables.arrow_tables([answer_of(*rows), answer_of(*rows, step_name="T")], "load"))
-
-    assert [warning.partition(" stays")[0] for warning in wide_tables.warnings] == [
-        "rows_s: field 'a'",
-        "rows_s: field ''",
-        "rows_t: field 'a'",
-        "rows_t: field ''",
-    ]
-
-
-def test_a_field_named_like_anothers_confidence_stays_in_cells() -> None:
+def test_a_field_that_has_been_null_so_far_takes_no_column() -> None:
     wide_tables = Wide()
 
-    found = wide_tables.page({"amount": cell(1, 0.5), "amount__confidence": cell("high", 0.25)})
-
-    assert found == {"amount": [1.0], "amount__confidence": [0.5]}
-    assert len(wide_tables.warnings) == 1
-
-
-@pytest.mark.parametrize("pages", [1, 2, 3])
-def test_a_column_serves_one_field_even_when_the_other_comes_in_another_row(pages: int) -> None:
-    wide_tables = Wide()
-    rows = [{"amount__confidence": cell("high", 0.25)}, {"amount": cell(1, 0.5)}]
-
-    if pages == 1:
-        found = wide_tables.page(*rows)
-        assert found == {
-            "amount__confidence": ["high", None],
-            "amount__confidence__confidence": [0.25, None],
-        }
-    else:
-        wide_tables.page(rows[0])
-        if pages == 3:  # another run: the types come from the stored schema
-            wide_tables = Wide({"rows_s": {"amount__confidence": "text", "amount__confidence__confidence": "double"}})
-        assert wide_tables.page(rows[1]) == {}
-    assert len(wide_tables.warnings) == 1
-
-
-def test_a_variant_column_is_not_shared_with_a_field_of_its_name() -> None:
-    wide_tables = Wide()
-
-    found = wide_tables.values(cells_of(a=1), cells_of(a="x"), cells_of(a__v_text="own"), cells_of(a__v_text=True))
-
-    assert found == {"a": [1.0, None, None, None], "a__v_text": [None, "x", None, None]}
-    assert len(wide_tables.warnings) == 1
+    assert wide_tables.page(cells_of(a=None, b=1), cells_of(a=None)) == {"b": [1.0, None], "b__confidence": [0.5, None]}
+    assert wide_tables.recorded()["a"] == Field("rows_s", "S", "a", reason=NO_VALUE)
+    assert wide_tables.again().page(cells_of(a=None), cells_of(a="x")) == {
+        "a": [None, "x"],
+        "a__confidence": [0.5, 0.5],
+    }
 
 
 @pytest.mark.parametrize("naming", [NAMING, SHORT_NAMES])
-def test_fields_beyond_the_first_400_stay_in_cells_in_this_run_and_the_next(naming: NamingConvention) -> None:
-    fields = {f"{'long ' * 20}{number}": cell(number, 0.5) for number in range(402)}
-    wide_tables = Wide(naming=naming)
+def test_what_one_table_cannot_hold_goes_on_in_further_ones(naming: NamingConvention) -> None:
+    fields = {f"{'long ' * 20}{number}": cell(number, 0.5) for number in range(7)}
+    wide_tables = Wide(naming=naming, max_fields=3)
 
-    first = wide_tables.page(fields)
-    assert (len(first), len(wide_tables.warnings)) == (800, 2)
+    found = wide_tables.pages(answer_of({"none": cell(None, 0.5), **fields}, {}))
+    assert {name: len(table) for name, table in found.items()} == {"rows_s": 6, "rows_s___2": 6, "rows_s___3": 2}
+    assert [len(next(iter(table.values()))) for table in found.values()] == [2, 1, 1]
+    again = wide_tables.again().pages(answer_of({"new": cell("x", 0.5), **fields}))
+    assert again["rows_s___3"] == {"new": ["x"], "new__confidence": [0.5], **found["rows_s___3"]}
+    assert wide_tables.again().pages(answer_of(*[cells_of(new="x", old=1, more=2)] * 2)).keys() == {
+        "rows_s",
+        "rows_s___3",
+        "rows_s___4",
+    }
 
-    again = Wide({"rows_s": dict.fromkeys(first, "double")}, naming)
-    assert list(again.page(fields)) == list(first)
-    assert len(again.warnings) == 2
-    assert again.page({"new": cell(1, 0.5)}) == {}
+
+def test_an_execution_that_replaces_loses_its_rows_in_all_tables() -> None:
+    wide_tables = Wide(max_fields=1)
+    wide_tables.pages(answer_of(cells_of(a=1, b=2)), answer_of(cells_of(c=1), step_name="T"))
+    again = wide_tables.again()
+    answer = replace(answer_of(cells_of(a=1)), replaces=True)
+
+    found = {name: table.to_pydict()["_deleted"] for name, table in rows_of([answer], again.fields, "load")}
+    assert found == {"rows_s": [None], "rows_s___2": [True], "rows_t": [True]}
 
 
 def test_401_fields_load(sandbox: Sandbox, make_pipeline: MakePipeline) -> None:
@@ -223,6 +222,7 @@ def test_401_fields_load(sandbox: Sandbox, make_pipeline: MakePipeline) -> None:
 
     found = columns(make_pipeline(), "rows_extract")
     assert ("f399" in found, "f400" in found, len(found)) == (True, False, 806)
+    assert [row["f400"] for row in records(make_pipeline(), "rows_extract___2")] == [400.0, 400.0]
     assert len(records(make_pipeline(), "cells")) == 802
 
 
@@ -256,13 +256,13 @@ def test_types_hold_across_pages_and_runs(first: Any, own: str) -> None:
         for kind, value in kinds.items()
     }
 
+    assert wide_tables.again().values(*rows) == expected
     assert wide_tables.values(*rows) == expected
-    assert Wide({"rows_s": {"a": own, "a__confidence": "double"}}).values(*rows) == expected
+    assert wide_tables.again().values(*rows) == expected
 
 
 def test_numbers_that_a_double_cannot_hold_stay_in_cells() -> None:
     assert Wide().page(cells_of(a=Decimal("1e400"), b=Decimal(2**70))) == {
-        "a__confidence": [0.5],
         "b": [float(2**70)],
         "b__confidence": [0.5],
     }
@@ -318,7 +318,7 @@ def test_texts_that_look_like_dates_and_numbers_stay_text(sandbox: Sandbox, pipe
 
 
 def test_arrow_types_are_those_of_the_schema() -> None:
-    ((_, table),) = Wide().tables.arrow_tables([answer_of(cells_of(t="x", n=1, b=True))], "load")
+    ((_, table),) = rows_of([answer_of(cells_of(t="x", n=1, b=True))], Wide().fields, "load")
 
     assert {field.name: field.type for field in table.schema if field.name in "tnb"} == {
         "t": pa.string(),

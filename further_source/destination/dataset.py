@@ -1,0 +1,303 @@
+"""What the tables of a dataset are like, asked of the destination: the only truth about them.
+
+dlt compares tables by the names of their columns, and with its local schema alone. That may be behind (a lost working
+directory, another pipeline, a package that was aborted) or ahead of the destination (a table that somebody dropped).
+Text would then be made to fit into a column of numbers, or loads would fail for good. So it is by what the destination
+has that types are routed and columns given to fields. A column is added there, and its field recorded, before any value
+is routed to it. Loads side by side do the same: where another load was faster, values are routed again.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain, groupby
+from typing import Any, NamedTuple, TypeVar
+
+import dlt
+from dlt.common import logger
+from dlt.common.destination.client import WithStagingDataset
+from dlt.common.destination.exceptions import DestinationException, DestinationUndefinedEntity
+from dlt.common.schema import Schema
+from dlt.common.schema.utils import new_table
+from dlt.destinations.fs_client import FSClientBase
+from dlt.destinations.job_client_impl import SqlJobClientBase
+
+from further_source.destination.files import table_batches
+from further_source.destination.strategy import Loading
+from further_source.dlt_internals import schema_update_statements, stored_columns
+from further_source.tables.columns import EXECUTIONS, FIELDS, TABLES
+from further_source.tables.executions import AnswerColumns, declared_types
+from further_source.tables.fields import NO_FIELD, NO_VALUE, ROWS_PREFIX, Field, FieldColumns
+
+__all__ = ["Dataset", "Decisions", "can_be_shared"]
+
+Tables = Mapping[str, Mapping[str, str]]
+"""dlt data types by table and column."""
+
+_ATTEMPTS = 10
+_INSERTED_AT_ONCE = 200  # records of `fields` in a statement
+_FIELD_COLUMNS = tuple(column.name for column in FIELDS.own_columns)
+_QUIET = {None, NO_VALUE, NO_FIELD}
+
+_T = TypeVar("_T")
+
+
+class Decisions(NamedTuple):
+    """Which columns things have, and what of this the destination does not know yet."""
+
+    fields: FieldColumns
+    answers: AnswerColumns
+
+    def changed(self) -> list[Field]:
+        return [*self.fields.changed.values(), *self.answers.changed.values()]
+
+    def wanted(self) -> dict[str, dict[str, str]]:
+        of_answers = {EXECUTIONS.name: self.answers.wanted} if self.answers.wanted else {}
+        return {**self.fields.wanted, **of_answers}
+
+
+class Dataset:
+    """The tables of a pipeline's dataset, and the columns that fields have in them.
+
+    Args:
+        pipeline: The pipeline that loads.
+        loading: How it loads.
+        schema: The schema of the source that is extracted; brought up to date with the destination.
+    """
+
+    def __init__(self, pipeline: dlt.Pipeline, loading: Loading, schema: Schema) -> None:
+        self._pipeline = pipeline
+        self._loading = loading
+        self._naming = schema.naming
+        self._schema = schema
+        self._knows_sql = can_be_shared(pipeline)
+        self._stored: dict[str, dict[str, str]] = {}
+        self._recorded: list[Field] = []
+        self._decisions: Decisions | None = None
+
+    def settle(self, build: Callable[[Decisions], _T], load_id: str) -> tuple[_T, list[Field]]:
+        """What `build` makes by the decisions; by then the destination has all columns and records it relies on.
+
+        `build` is called again where another load was faster. Returned with it are the records that go to the table
+        `fields` with the load, where the destination knows no SQL.
+        """
+        if self._decisions is None:
+            self._read()
+            self._bring_schema_up_to_date()
+        while True:
+            decisions = self._decisions = self._decisions or self._decide()
+            built = build(decisions)
+            changed, wanted = decisions.changed(), decisions.wanted()
+            if not (changed or wanted):
+                return built, []
+            if self._knows_sql and not self._write(changed, decisions.fields.removed, wanted, load_id):
+                continue
+            self._take_over(changed, decisions.fields.removed, wanted)
+            _warn(changed)
+            return built, [] if self._knows_sql else changed
+
+    def unrecorded(self) -> list[str]:
+        """Wide tables that were made before `fields` was, or by hand."""
+        return self._decisions.fields.unrecorded() if self._decisions else []
+
+    def _decide(self) -> Decisions:
+        of_answers = [field for field in self._recorded if field.rows_table == EXECUTIONS.name]
+        of_rows = [field for field in self._recorded if field.rows_table != EXECUTIONS.name]
+        types = self._stored.get(EXECUTIONS.name) or declared_types()
+        maximum = self._loading.max_fields
+        return Decisions(
+            FieldColumns(of_rows, self._stored, self._naming, maximum),
+            AnswerColumns(self._naming, types, of_answers, maximum),
+        )
+
+    def _take_over(self, changed: Iterable[Field], removed: Sequence[Field], wanted: Tables) -> None:
+        """Goes on by what the destination has now, as if it had been read again."""
+        for table, types in wanted.items():
+            self._stored.setdefault(table, {}).update(types)
+        gone = set(removed)
+        self._recorded = [field for field in self._recorded if field not in gone] + list(changed)
+        if self._decisions is not None:
+            self._decisions.fields.settled()
+            self._decisions.answers.settled()
+
+    # What the destination has
+
+    def _read(self) -> None:
+        if self._knows_sql:
+            with self._pipeline.destination_client() as client:
+                self._stored, self._recorded = _stored_types(client), _stored_fields(client)
+        else:
+            self._stored = {name: dict(types) for name, types in _local_types(self._schema).items()}
+            self._recorded = list(_fields_in_files(self._pipeline, self._loading.table_format))
+            for field in self._recorded:
+                if field.rows_table != EXECUTIONS.name:
+                    self._stored.setdefault(field.rows_table, {"row_index": "bigint"}).update(field.columns)
+
+    def _bring_schema_up_to_date(self) -> None:
+        """Takes out of dlt's schema what the destination has otherwise: dlt adds it again as records bring it."""
+        if not self._knows_sql or not self._stored:
+            return
+        for name in list(self._schema.tables):
+            if name.startswith(ROWS_PREFIX) and name not in self._stored:
+                del self._schema.tables[name]
+            elif name.startswith(ROWS_PREFIX) or name == EXECUTIONS.name:
+                stored = self._stored.get(name, {})
+                columns = self._schema.tables[name]["columns"]
+                for column, hints in list(columns.items()):
+                    if column in stored and hints.get("data_type") not in (None, stored[column]):
+                        del columns[column]
+        self._drop_stale_staging()
+
+    def _drop_stale_staging(self) -> None:
+        """Drops staging tables with a column of another type than the table itself: dlt would make values fit."""
+        with self._pipeline.destination_client() as client:
+            if not isinstance(client, WithStagingDataset):
+                return
+            with client.with_staging_dataset() as staging_client:
+                staging: Any = staging_client
+                stale = [
+                    name
+                    for name, types in _stored_types(staging).items()
+                    if any(self._stored.get(name, {}).get(column, kind) != kind for column, kind in types.items())
+                ]
+                if stale:
+                    staging.drop_tables(*stale)
+
+    # What it does not have yet
+
+    def _write(self, changed: Sequence[Field], removed: Sequence[Field], wanted: Tables, load_id: str) -> bool:
+        """Adds columns and records to the destination; False where it was another one than was decided by."""
+        with self._pipeline.destination_client() as client:
+            for attempts_left in reversed(range(_ATTEMPTS)):
+                try:
+                    self._make_fields_table(client)
+                    with _alone(client):
+                        stored, recorded = _stored_types(client), _stored_fields(client)
+                        if not self._is_as_decided_by(stored, recorded):
+                            self._stored, self._recorded, self._decisions = stored, recorded, None
+                            return False
+                        self._add_columns(client, wanted)
+                        _replace_fields(client, changed, removed, load_id)
+                        return True
+                except DestinationException:  # another load may have made a table or a column first
+                    if not attempts_left:
+                        raise
+        return False
+
+    def _is_as_decided_by(self, stored: Tables, recorded: Sequence[Field]) -> bool:
+        return set(recorded) == set(self._recorded) and all(
+            stored.get(name, {}) == types
+            for name, types in self._stored.items()
+            if name.startswith(ROWS_PREFIX) or name == EXECUTIONS.name
+        )
+
+    def _make_fields_table(self, client: Any) -> None:
+        if FIELDS.name not in self._stored:
+            client.initialize_storage()
+            self._add_columns(client, {FIELDS.name: {}})
+            self._stored[FIELDS.name] = {column.name: column.data_type for column in FIELDS.columns}
+
+    def _add_columns(self, client: Any, wanted: Tables) -> None:
+        """Makes tables, or adds columns to them, with dlt's own statements."""
+        schema: Schema = client.schema.clone()
+        for name, types in wanted.items():
+            added: dict[str, Any] = {column: {"name": column, "data_type": kind} for column, kind in types.items()}
+            columns = [*self._loading.stored_columns(name).values(), *added.values()]
+            schema.tables.pop(name, None)
+            schema.update_table(new_table(name, write_disposition="append", columns=columns))
+        own, client.schema = client.schema, schema
+        try:
+            client.sql_client.execute_many(schema_update_statements(client, list(wanted)))
+        finally:
+            client.schema = own
+
+
+def can_be_shared(pipeline: dlt.Pipeline) -> bool:
+    """Whether several loads can add to the tables at once: where these can be read and altered by SQL."""
+    return isinstance(pipeline.destination_client(), SqlJobClientBase)
+
+
+@contextmanager
+def _alone(client: Any) -> Iterator[None]:
+    """One transaction, where the destination has such for tables too; on PostgreSQL no other load is in here."""
+    with client.maybe_ddl_transaction():
+        if client.capabilities.sqlglot_dialect == "postgres":
+            client.sql_client.execute_sql(f"LOCK TABLE {_fields_table(client)} IN EXCLUSIVE MODE")
+        yield
+
+
+def _stored_types(client: Any) -> dict[str, dict[str, str]]:
+    """All tables of the dataset, also those that others made."""
+    lower = client.capabilities.casefold_identifier is str.upper  # as in Snowflake
+    types: dict[str, dict[str, str]] = {}
+    with suppress(DestinationUndefinedEntity):  # no such dataset yet
+        for table, column, kind in stored_columns(client):
+            if lower:
+                table, column = table.lower(), column.lower()
+            types.setdefault(table, {})[column] = kind
+    return types
+
+
+def _fields_table(client: Any) -> str:
+    return str(client.sql_client.make_qualified_table_name(FIELDS.name))
+
+
+def _stored_fields(client: Any) -> list[Field]:
+    columns = ", ".join(client.sql_client.escape_column_name(name) for name in _FIELD_COLUMNS)
+    try:
+        rows = client.sql_client.execute_sql(f"SELECT {columns} FROM {_fields_table(client)}")  # noqa: S608
+    except DestinationUndefinedEntity:
+        return []
+    return [Field(*row) for row in rows or ()]
+
+
+def _replace_fields(client: Any, changed: Sequence[Field], removed: Sequence[Field], load_id: str) -> None:
+    sql, table = client.sql_client, _fields_table(client)
+    name = sql.escape_column_name
+    for field in removed:
+        keys = {"rows_table": field.rows_table, "step_name": field.step_name, "field": field.field}
+        where = " AND ".join(
+            f"{name(key)} = %s" if value is not None else f"{name(key)} IS NULL" for key, value in keys.items()
+        )
+        sql.execute_sql(f"DELETE FROM {table} WHERE {where}", *(value for value in keys.values() if value is not None))  # noqa: S608
+    columns = ", ".join(map(name, (*_FIELD_COLUMNS, "_dlt_load_id")))
+    row = f"({', '.join(['%s'] * (len(_FIELD_COLUMNS) + 1))})"
+    for start in range(0, len(changed), _INSERTED_AT_ONCE):
+        some = changed[start : start + _INSERTED_AT_ONCE]
+        rows = chain.from_iterable((*(getattr(field, key) for key in _FIELD_COLUMNS), load_id) for field in some)
+        sql.execute_sql(f"INSERT INTO {table} ({columns}) VALUES {', '.join([row] * len(some))}", *rows)  # noqa: S608
+
+
+def _local_types(schema: Schema) -> Tables:
+    return {
+        name: {column: str(hints["data_type"]) for column, hints in table["columns"].items() if "data_type" in hints}
+        for name, table in schema.tables.items()
+        if name in TABLES
+    }
+
+
+def _fields_in_files(pipeline: dlt.Pipeline, table_format: str | None) -> Iterator[Field]:
+    """The last record of each field; a table of files only grows."""
+    client: Any = pipeline.destination_client()
+    if not isinstance(client, FSClientBase) or FIELDS.name not in client.schema.tables:
+        return
+    latest: dict[Any, tuple[str, Field]] = {}
+    for batch in table_batches(client, FIELDS.name, (*_FIELD_COLUMNS, "_dlt_load_id"), table_format):
+        for *values, load_id in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            field = Field(*values)
+            key = (field.rows_table.partition("__")[0], field.step_name, field.field)
+            if key not in latest or latest[key][0] <= load_id:
+                latest[key] = load_id, field
+    yield from (field for _, field in latest.values())
+
+
+def _warn(changed: Iterable[Field]) -> None:
+    """One line per table and reason, once: what is recorded is not new in the next run."""
+    told = [field for field in changed if field.reason not in _QUIET]
+    for (table, reason), alike in groupby(sorted(told, key=_by_reason), key=_by_reason):
+        names = [str(field.field) for field in alike]
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        logger.warning(f"{table}: {len(names)} without a column ({shown}): {reason}. The table fields has them all")
+
+
+def _by_reason(field: Field) -> tuple[str, str]:
+    return field.rows_table, field.reason or ""

@@ -1,0 +1,30 @@
+"""Tables of a data lake, read without DuckDB: for that it would have to download extensions."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+__all__ = ["table_batches"]
+
+
+def table_batches(client: Any, table: str, columns: Sequence[str], table_format: str | None) -> Iterable[Any]:
+    """All rows of a table as arrow batches, of columns that are text.
+
+    Imports pyarrow's datasets only here: they import pandas, which takes long.
+
+    Args:
+        client: dlt's client of a filesystem.
+        table_format: `delta`, `iceberg`, or None for plain parquet files.
+    """
+    import pyarrow.dataset  # noqa: PLC0415
+
+    if table_format == "delta":
+        batches: Iterable[Any] = (
+            client.load_open_table("delta", table).to_pyarrow_dataset().to_batches(columns=list(columns))
+        )
+    elif table_format == "iceberg":
+        batches = client.load_open_table("iceberg", table).scan(selected_fields=tuple(columns)).to_arrow_batch_reader()
+    else:
+        files = [file for file in client.list_table_files(table) if file.endswith(".parquet")]
+        schema = pyarrow.schema([(name, pyarrow.string()) for name in columns])
+        batches = pyarrow.dataset.dataset(files, schema, format="parquet", filesystem=client.fs_client).to_batches()
+    return batches
