@@ -196,6 +196,7 @@ def startup(scale: Scale) -> Table:
     run = measure("startup:commands", times=scale.starts)
     names = {
         "import_dlt": '`python -c "import dlt"`',
+        "installed_help": "`further-source --help`",
         "help": "`load.py --help`",
         "wrong_usage": "`load.py --no-such-option`",
         "nothing_to_do": "`load.py` with an empty list",

@@ -135,10 +135,11 @@ def records_of(pipeline: dlt.Pipeline, source: DltSource, *, shared: bool) -> Re
     for table in (EXECUTIONS, STEPS, CELLS):
         source.resources[table.name].apply_hints(**loading.hints(table))
     pipes = source.resources.extracted_pipes  # of what is selected, and of what feeds it
+    names = frozenset(pipe.name for pipe in pipes)
     return Records(
-        frozenset(pipe.name for pipe in pipes),
+        names,
         loading,
-        Dataset(pipeline, loading, schema),
+        Dataset(pipeline, loading, schema, wide=ROWS.name in names),
         # A limit or a filter that somebody put on `polled` could drop a page with cells of executions before it.
         row_groups=RowGroups() if all(len(pipe.steps) == 1 for pipe in pipes if pipe.name == "polled") else None,
     )

@@ -166,6 +166,7 @@ class _Run:
             self.tell()
         yield self._records.rest()
         self._records.free_memory()
+        _choose_workers(self._records.loading, len(self.report.rows))
         if not self._in_slices:
             self.check()
 
@@ -209,6 +210,16 @@ class _Run:
         steps = normalize_steps(ended.payload)
         rest = {key: value for key, value in (ended.payload or {}).items() if key != "steps"}
         return Answer(replace(ended, payload=rest), steps, replaces and self._can_replace)
+
+
+_chosen_workers: int | None = None
+
+
+def _choose_workers(loading: Loading, tables: int) -> None:
+    """Tells dlt how many jobs to load at once, where nobody configured it; it reads that when a load begins."""
+    global _chosen_workers
+    if dlt.config.get("load.workers", int) in (None, _chosen_workers) and (workers := loading.workers(tables)):
+        dlt.config["load.workers"] = _chosen_workers = workers
 
 
 def _ledger(listed: Sequence[ExecutionId], table_format: str | None) -> Ledger | None:

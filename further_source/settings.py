@@ -19,6 +19,7 @@ ID_PATTERN = r"[A-Za-z0-9_-]{1,128}"
 
 MAX_FAILURES_IN_A_ROW = 10
 MAX_UNREADABLE_IN_A_ROW = 3
+OUTAGE_WITNESSES = 3  # executions
 MAX_RETRY_AFTER = 300.0  # seconds
 SHORT_RETRY_AFTERS_IN_A_ROW = 3  # that are obeyed where they ask for less than the backoff
 MAX_JITTER = 0.2  # of a wait
@@ -61,4 +62,5 @@ class PollingSettings:
     max_wait: float = 600
     max_requests_per_second: float = 10
     max_workers: int = 8
+    outage_patience: float = 900
     terminal_statuses: frozenset[str] = frozenset({"completed", "failed"})

@@ -12,9 +12,10 @@ from further_source.executions import ExecutionId
 from further_source.polling.backoff import Chance
 from further_source.polling.outcomes import Answered, Outcome, Refused, Token, TokenOutcome
 from further_source.polling.schedule import Ended, Request, Schedule
+from further_source.polling.state import PollState
 from further_source.settings import PollingSettings
 
-__all__ = ["Api", "Arrival", "Ended", "Request", "Workers", "poll_executions"]
+__all__ = ["Api", "Arrival", "Ended", "PollState", "Request", "Workers", "poll_executions"]
 
 
 class Api(Protocol):
@@ -53,10 +54,12 @@ def poll_executions(
     now_utc: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     chance: Chance = random.random,
     on_unknown_status: Callable[[ExecutionId, str], None] = lambda execution, status: None,
+    on_change: Callable[[PollState], None] | None = None,
 ) -> Iterator[Ended]:
     """Asks all listed executions until each has ended, or `stopped()`; yields each end as it comes.
 
-    Nothing is yielded for what had not ended when polling was stopped.
+    Nothing is yielded for what had not ended when polling was stopped. `on_change` is called, in the thread that polls,
+    whenever its state has changed: before the first request, and after each that is sent or has come back.
 
     Raises:
         CredentialsError: The API refuses the credentials; what ended before has been yielded.
@@ -71,7 +74,9 @@ def poll_executions(
         chance=chance,
         on_unknown_status=on_unknown_status,
     )
+    tell = _tell_changes(schedule, clock, on_change)
     while not schedule.finished and not stopped():
+        tell()
         step = schedule.next(clock())
         if isinstance(step, Request):
             workers.submit(step, _call(api, step))
@@ -82,6 +87,21 @@ def poll_executions(
             arrivals = workers.wait(0)  # a 429 may have come while whoever takes the ends took their time
     if stopped():
         yield from _ends(schedule, workers.wait(0), stopped)
+    tell()
+
+
+def _tell_changes(
+    schedule: Schedule, clock: Callable[[], float], on_change: Callable[[PollState], None] | None
+) -> Callable[[], None]:
+    told: PollState | None = None
+
+    def tell() -> None:
+        nonlocal told
+        if on_change is not None and (state := schedule.state(clock())) != told:
+            told = state
+            on_change(state)
+
+    return tell
 
 
 def _ends(schedule: Schedule, arrivals: Sequence[Arrival], stopped: Callable[[], bool]) -> Iterator[Ended]:

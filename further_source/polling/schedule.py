@@ -9,6 +9,7 @@ from typing import Any
 
 from further_source.executions import ExecutionId
 from further_source.polling.backoff import Chance, jittered, next_interval
+from further_source.polling.outage import Outage
 from further_source.polling.outcomes import (
     Answered,
     Failure,
@@ -19,6 +20,7 @@ from further_source.polling.outcomes import (
     TokenOutcome,
     Unauthorized,
 )
+from further_source.polling.state import PollState
 from further_source.polling.throttle import Throttle
 from further_source.polling.tokens import Tokens
 from further_source.settings import MAX_FAILURES_IN_A_ROW, MAX_UNREADABLE_IN_A_ROW, PollingSettings
@@ -64,6 +66,7 @@ class _Watch:
     first_answer_at: float | None = None
     answer: Answered | None = None
     failures: int = 0
+    error: str | None = None  # where the last request failed
     unreadable: str | None = None
     unreadable_in_a_row: int = 0
 
@@ -110,15 +113,33 @@ class Schedule:
         self._known_statuses = {"running", *settings.terminal_statuses}
         self._tokens = Tokens(token, settings, renewable=renewable, now=now, chance=chance)
         self._throttle = Throttle(settings, now, chance)
+        self._outage = Outage(settings, chance)
         self._in_flight = 0
         self._next_first = 0
         self._waiting: list[tuple[float, int, _Watch]] = []
         self._pushed = 0
         self._unended = len(executions)
+        self._asked = 0
+        self._retried = 0
+        self._retry_reason: str | None = None
 
     @property
     def finished(self) -> bool:
         return self._unended == 0
+
+    def state(self, now: float) -> PollState:
+        """How polling stands."""
+        paused = now < self._throttle.paused_until
+        return PollState(
+            asked=self._asked,
+            waiting=self._unended - (len(self._executions) - self._asked),
+            retried=self._retried,
+            retry_reason=self._tokens.error or (self._retry_reason if self._retried else None),
+            paused_until=self._throttle.paused_until if paused else None,
+            pause_reason=self._throttle.reason if paused else None,
+            outage_reason=self._outage.reason,
+            outage_ends_at=self._outage.ends_at if self._outage.is_on else None,
+        )
 
     # What to do next
 
@@ -126,9 +147,9 @@ class Schedule:
         """The request to send now, or the seconds until there may be one (infinite: when an answer comes)."""
         if now < self._throttle.paused_until:
             return self._throttle.paused_until - now
-        if self._in_flight >= self._settings.max_workers:
+        if self._in_flight >= (1 if self._outage.is_on else self._settings.max_workers):
             return math.inf
-        due = self._next_due()
+        due = max(self._next_due(), self._outage.probe_at)
         if due > now:
             return due - now
         asks_for_token = self._tokens.is_due(now) and now >= self._tokens.ask_at
@@ -168,6 +189,7 @@ class Schedule:
         watch.last_sent_at = now
         if watch.first_sent_at is None:
             watch.first_sent_at = now
+            self._asked += 1
         return Request(watch, self._tokens.take(), now)
 
     # What came of it
@@ -185,38 +207,63 @@ class Schedule:
         elif request.watch is not None:
             self._throttle.passed(request.sent_at)
         if request.watch is None:
-            self._tokens.record(outcome, now)
+            self._record_token(request, outcome, now)
             return None
         return self._record_execution(request, request.watch, outcome, now)
+
+    def _record_token(self, request: Request, outcome: Outcome | TokenOutcome, now: float) -> None:
+        self._tokens.record(outcome, now)
+        if isinstance(outcome, Failure) and not self._tokens.is_usable(now):
+            self._outage.token_failed(outcome.error, sent_at=request.sent_at, now=now)
+        else:
+            self._outage.said_nothing(now)
 
     def _record_execution(
         self, request: Request, watch: _Watch, outcome: Outcome | TokenOutcome, now: float
     ) -> Ended | None:
+        if isinstance(outcome, Failure):
+            return self._failed(request, watch, outcome, now)
         if isinstance(outcome, Answered | Refused):
             self._tokens.accepted(request.sent_at, now)
+            self._outage.answered(watch, now)
+            self._is_retried(watch, None)
+        else:
+            self._outage.said_nothing(now)
+        if isinstance(outcome, Answered):
+            return self._answered(watch, outcome, now)
+        if isinstance(outcome, Refused):
+            return self._end(watch, outcome.poll_outcome, outcome.error)
         if isinstance(outcome, Unauthorized):
             self._tokens.refused(request.token, outcome, request.sent_at)
             self._push(watch, -math.inf)  # first of all, so that one request tells whether the next token is any good
             return None
-        if isinstance(outcome, Refused):
-            return self._end(watch, outcome.poll_outcome, outcome.error)
-        if isinstance(outcome, Answered):
-            return self._answered(watch, outcome, now)
-        if isinstance(outcome, Failure):
-            return self._failed(watch, outcome, now)
         # 429 speaks of all of us: it neither counts as a failure nor lengthens the execution's own interval.
-        return self._ask_again(watch, now, watch.interval, lengthen=False)
+        return self._ask_again(watch, now, watch.interval, lengthen=False, may_end=not self._outage.is_on)
 
-    def _failed(self, watch: _Watch, failure: Failure, now: float) -> Ended | None:
+    def _failed(self, request: Request, watch: _Watch, failure: Failure, now: float) -> Ended | None:
+        self._is_retried(watch, failure.error)
         same = failure.unreadable is not None and failure.unreadable == watch.unreadable
         watch.unreadable = failure.unreadable
         watch.unreadable_in_a_row = watch.unreadable_in_a_row + 1 if same else 1
-        if failure.unreadable is not None and watch.unreadable_in_a_row >= MAX_UNREADABLE_IN_A_ROW:
-            return self._end(watch, "invalid", failure.error)
+        was_on = self._outage.is_on
+        if failure.unreadable is None:
+            self._outage.failed(watch, failure.error, sent_at=request.sent_at, now=now, left=self._unended)
+        else:
+            self._outage.said_nothing(now)
+            if watch.unreadable_in_a_row >= MAX_UNREADABLE_IN_A_ROW:
+                return self._end(watch, "invalid", failure.error)
+        wait = jittered(watch.interval, self._chance)
+        if self._outage.is_on and (was_on or now < self._deadline(watch)):
+            return self._ask_again(watch, now, wait, may_end=False)  # it is not this execution's fault
         watch.failures += 1
         if watch.failures >= MAX_FAILURES_IN_A_ROW:
             return self._end(watch, "unreachable", failure.error)
-        return self._ask_again(watch, now, jittered(watch.interval, self._chance))
+        return self._ask_again(watch, now, wait)
+
+    def _is_retried(self, watch: _Watch, error: str | None) -> None:
+        self._retried += (error is not None) - (watch.error is not None)
+        watch.error = error
+        self._retry_reason = error or self._retry_reason
 
     def _answered(self, watch: _Watch, answer: Answered, now: float) -> Ended | None:
         watch.failures = 0
@@ -224,7 +271,7 @@ class Schedule:
         watch.answer = answer
         if watch.first_answer_at is None:
             watch.first_answer_at = now
-        status = answer.status.lower()
+        status = answer.status.strip().lower()
         if status in self._settings.terminal_statuses:
             return self._end(watch, "completed" if status == "completed" else "failed", None)
         if status not in self._known_statuses:
@@ -232,17 +279,21 @@ class Schedule:
             self._on_unknown_status(watch.execution, answer.status)
         return self._ask_again(watch, now, watch.interval)
 
-    def _ask_again(self, watch: _Watch, now: float, wait: float, *, lengthen: bool = True) -> Ended | None:
-        deadline = math.inf
-        if watch.first_answer_at is not None:
-            deadline = watch.first_answer_at + self._settings.max_wait
-        if now >= deadline:
+    def _ask_again(
+        self, watch: _Watch, now: float, wait: float, *, lengthen: bool = True, may_end: bool = True
+    ) -> Ended | None:
+        deadline = self._deadline(watch)
+        if may_end and now >= deadline:
             return self._end(watch, "running", None)
         due = max(now + wait, self._throttle.paused_until)
         if lengthen:
             watch.interval = next_interval(watch.interval, self._settings)
-        self._push(watch, min(due, deadline))  # the last wait is cut; what was asked after it ends it
+        # The last wait is cut; what was asked after it ends it.
+        self._push(watch, min(due, deadline) if now < deadline else due)
         return None
+
+    def _deadline(self, watch: _Watch) -> float:
+        return math.inf if watch.first_answer_at is None else watch.first_answer_at + self._settings.max_wait
 
     def _push(self, watch: _Watch, due: float) -> None:
         self._pushed += 1
@@ -252,18 +303,21 @@ class Schedule:
 
     def give_up(self) -> Iterator[Ended]:
         """The ends of all that wait, once the API as a whole was out of reach too long; nothing before that."""
-        error = self._tokens.given_up or self._throttle.given_up
+        out = self._tokens.given_up or self._outage.given_up
+        error = out or self._throttle.given_up
         if error is None:
             return
         while self._waiting or self._next_first < len(self._executions):
             watch = self._take()
-            if self._tokens.given_up is None and watch.answer is not None:
+            if out is None and watch.answer is not None:
                 yield self._end(watch, "running", None)  # it has been waited for: only 429 came since
             else:
                 yield self._end(watch, "unreachable", error)
 
     def _end(self, watch: _Watch, poll_outcome: str, error: str | None) -> Ended:
         self._unended -= 1
+        self._outage.ended(watch)
+        self._is_retried(watch, None)
         answer, watch.answer = watch.answer, None  # an idle thread may still know of the watch, and answers are large
         return Ended(
             execution=watch.execution,

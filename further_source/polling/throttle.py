@@ -21,6 +21,7 @@ class Throttle:
     Attributes:
         next_slot: When the budget allows the next request.
         paused_until: When the pause is over that the last 429 asked for.
+        reason: The text of the last 429, None before the first.
         given_up: The text of the 429 after which it made no sense to go on, None before that.
     """
 
@@ -30,6 +31,7 @@ class Throttle:
         self._spacing = 1 / settings.max_requests_per_second
         self.next_slot = now
         self.paused_until = now
+        self.reason: str | None = None
         self.given_up: str | None = None
         self._in_a_row = 0
         self._first_sent_at = now
@@ -44,6 +46,7 @@ class Throttle:
 
     def refused(self, outcome: Throttled, sent_at: float, now: float) -> None:
         """Takes a 429 that came now."""
+        self.reason = outcome.error
         # Those that were under way when the last one came say nothing new: they neither count nor lengthen.
         if sent_at >= self._last_at:
             if self._in_a_row == 0:

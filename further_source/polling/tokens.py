@@ -1,5 +1,7 @@
 """Which token requests are sent with, and when to ask for another."""
 
+import math
+
 from further_source.exceptions import CredentialsError
 from further_source.polling.backoff import Backoff, Chance
 from further_source.polling.outcomes import Failure, Outcome, Token, TokenOutcome, Unauthorized
@@ -21,6 +23,7 @@ class Tokens:
 
     Attributes:
         ask_at: When a token may be asked for: not sooner, for the last request failed.
+        error: Why the last request for a token failed, None since a token came.
         given_up: The error after which it made no sense to go on, None before that.
     """
 
@@ -32,11 +35,14 @@ class Tokens:
         self._used = False
         self._requested = False
         self._failures = 0
+        # A token endpoint that is out is part of an outage, if these are sat out.
+        self._max_failures = math.inf if settings.outage_patience else MAX_FAILURES_IN_A_ROW
         self._backoff = Backoff(settings, chance)
         self._refused = False  # a 401 came, and no token since
         self._renewed_at: float | None = None  # when the first token after the last such 401 came
         self._accepted_at: float | None = None  # when a request sent since then first turned out to be accepted
         self.ask_at = now
+        self.error: str | None = None
         self.given_up: str | None = None
 
     def is_usable(self, now: float) -> bool:
@@ -74,6 +80,7 @@ class Tokens:
             self._token = outcome
             self._used = False
             self._failures = 0
+            self.error = None
             self._backoff.restart()
             if self._refused:
                 self._refused, self._renewed_at, self._accepted_at = False, now, None
@@ -81,8 +88,9 @@ class Tokens:
             raise CredentialsError(outcome.error)
         elif isinstance(outcome, Failure):
             self._failures += 1
+            self.error = outcome.error
             self.ask_at = now + self._backoff.lengthen()
-            if self._failures >= MAX_FAILURES_IN_A_ROW and not self.is_usable(now):
+            if self._failures >= self._max_failures and not self.is_usable(now):
                 self.given_up = outcome.error
         else:
             self.ask_at = now + self._backoff.interval  # 429 may say that no pause is needed

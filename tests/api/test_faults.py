@@ -114,6 +114,7 @@ def load(pipeline: dlt.Pipeline, sandbox: Sandbox, executions: Any = (), **setti
         "backoff_factor": 1.2,
         "max_interval": 0.05,
         "max_wait": 60,
+        "outage_patience": 0,
         "max_requests_per_second": 1000,
         "request_timeout": TIMEOUT,
     }

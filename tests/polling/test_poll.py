@@ -40,6 +40,8 @@ A, B, C, D = listed(4)
 # Intervals of binary fractions and a budget that is never felt, so that times are exact.
 SETTINGS = PollingSettings(max_requests_per_second=2**20)
 TICK = 2**-20  # seconds between two requests of that budget
+# What fails alone counts at once: where outages are sat out is in test_outage.py.
+IMPATIENT = replace(SETTINGS, outage_patience=0)
 
 
 def settings(**changes: Any) -> PollingSettings:
@@ -198,7 +200,7 @@ def test_a_max_wait_of_zero_asks_each_once() -> None:
 
 
 def test_a_max_wait_of_zero_still_asks_again_until_there_is_an_answer() -> None:
-    run = poll({A: [fault(), RUNNING], B: [fault("boom")]}, settings(max_wait=0))
+    run = poll({A: [fault(), RUNNING], B: [fault("boom")]}, settings(max_wait=0, outage_patience=0))
 
     assert run.times(A) == close([0, 5])
     assert run.outcome(A) == "running"
@@ -231,6 +233,7 @@ def test_a_last_request_that_is_throttled_ends_it_as_running() -> None:
         ("failed", "failed"),
         ("Failed", "failed"),
         ("Cancelled", "failed"),
+        (" completed\n", "completed"),
     ],
 )
 def test_a_terminal_status_in_any_case_ends_it(status: str, poll_outcome: str) -> None:
@@ -275,7 +278,7 @@ def test_an_unknown_status_when_waiting_ends_counts_as_running() -> None:
 
 
 def test_failures_back_off_like_polling_and_ten_in_a_row_end_it() -> None:
-    run = poll({A: [fault("500")]}, SETTINGS)
+    run = poll({A: [fault("500")]}, IMPATIENT)
 
     assert run.times(A) == sums([5, 7.5, 11.25, 16.875, 25.3125, 30, 30, 30, 30])
     ended = run.end(A)
@@ -283,8 +286,18 @@ def test_failures_back_off_like_polling_and_ten_in_a_row_end_it() -> None:
     assert (ended.status, ended.payload, ended.size) == (None, None, 0)
 
 
+def test_ten_failures_in_a_row_end_one_that_fails_while_others_are_answered() -> None:
+    others = {execution: [answer("running", 0.5)] for execution in listed(5, "others")}
+    for scripts in ({A: [fault("500")]} | others, others | {A: [fault("500")]}):
+        run = poll(scripts, SETTINGS)
+
+        assert run.times(A) == close(sums([5, 7.5, 11.25, 16.875, 25.3125, 30, 30, 30, 30]))
+        assert (run.outcome(A), run.end(A).poll_error) == ("unreachable", "500")
+        assert {run.outcome(execution) for execution in others} == {"running"}
+
+
 def test_ten_failures_in_a_row_end_it_whatever_it_said_before() -> None:
-    run = poll({A: [RUNNING, fault("502")]}, SETTINGS)
+    run = poll({A: [RUNNING, fault("502")]}, IMPATIENT)
 
     ended = run.end(A)
     assert (ended.poll_outcome, ended.poll_error, ended.poll_count) == ("unreachable", "502", 11)
@@ -292,14 +305,14 @@ def test_ten_failures_in_a_row_end_it_whatever_it_said_before() -> None:
 
 
 def test_the_error_told_is_the_last_one() -> None:
-    run = poll({A: [*[fault("timeout")] * 9, fault("502")]}, SETTINGS)
+    run = poll({A: [*[fault("timeout")] * 9, fault("502")]}, IMPATIENT)
 
     assert run.end(A).poll_error == "502"
 
 
 def test_an_answer_in_between_starts_the_count_of_failures_anew() -> None:
     nine = [fault()] * 9
-    run = poll({A: [*nine, RUNNING, *nine, RUNNING, *nine, COMPLETED]}, settings(max_wait=6000))
+    run = poll({A: [*nine, RUNNING, *nine, RUNNING, *nine, COMPLETED]}, settings(max_wait=6000, outage_patience=0))
 
     assert (run.outcome(A), run.end(A).poll_count) == ("completed", 30)
 
@@ -370,7 +383,7 @@ def test_an_end_tells_how_often_and_when_it_was_asked_refused_requests_too() -> 
 
 
 def test_an_execution_that_was_never_asked_has_no_times() -> None:
-    run = poll({A: [COMPLETED]}, SETTINGS, tokens=[fault("no route")])
+    run = poll({A: [COMPLETED]}, IMPATIENT, tokens=[fault("no route")])
 
     ended = run.end(A)
     assert (ended.poll_outcome, ended.poll_error) == ("unreachable", "no route")
@@ -416,7 +429,7 @@ def test_a_429_neither_counts_against_an_execution_nor_lengthens_its_interval() 
 
 
 def test_a_429_does_not_interrupt_a_row_of_failures() -> None:
-    run = poll({A: [*[fault()] * 9, throttle(1), fault()]}, SETTINGS)
+    run = poll({A: [*[fault()] * 9, throttle(1), fault()]}, IMPATIENT)
 
     assert (run.outcome(A), run.end(A).poll_count) == ("unreachable", 11)
 
@@ -516,7 +529,7 @@ def test_no_jitter_makes_a_pause_longer_than_the_cap() -> None:
 def test_jitter_makes_the_waits_after_failures_a_little_shorter_and_none_longer() -> None:
     waits = [5, 7.5, 11.25, 16.875, 25.3125, 30, 30, 30, 30]
     for script, tokens in (([fault()], None), ([COMPLETED], [fault()])):
-        run = poll({A: script}, SETTINGS, tokens=tokens, chance=lambda: 1.0)
+        run = poll({A: script}, IMPATIENT, tokens=tokens, chance=lambda: 1.0)
         assert [sent.at for sent in run.sent] == close(sums(wait * 0.8 for wait in waits))
 
     run = poll({A: [throttle()]}, settings(max_wait=0), chance=lambda: 1.0)
@@ -709,7 +722,7 @@ def test_a_token_is_not_renewed_when_nobody_needs_it() -> None:
 
 def test_failed_requests_for_a_token_back_off_and_ten_in_a_row_end_everything() -> None:
     executions = listed(50)
-    run = poll({execution: [COMPLETED] for execution in executions}, SETTINGS, tokens=[fault("503")])
+    run = poll({execution: [COMPLETED] for execution in executions}, IMPATIENT, tokens=[fault("503")])
 
     assert run.token_times == sums([5, 7.5, 11.25, 16.875, 25.3125, 30, 30, 30, 30])
     assert len(run.sent) == 10
@@ -720,13 +733,13 @@ def test_failed_requests_for_a_token_back_off_and_ten_in_a_row_end_everything() 
 
 def test_a_token_after_nine_failures_starts_the_count_anew() -> None:
     nine = [fault()] * 9
-    run = poll({A: [RUNNING, COMPLETED]}, SETTINGS, tokens=[*nine, grant(1), *nine, grant(1)])
+    run = poll({A: [RUNNING, COMPLETED]}, IMPATIENT, tokens=[*nine, grant(1), *nine, grant(1)])
 
     assert run.outcome(A) == "completed"
 
 
 def test_failed_renewals_end_what_had_answered_as_unreachable_once_the_token_has_expired() -> None:
-    run = poll({A: [RUNNING]}, settings(max_wait=6000), tokens=[grant(100), fault("503")])
+    run = poll({A: [RUNNING]}, settings(max_wait=6000, outage_patience=0), tokens=[grant(100), fault("503")])
 
     ended = run.end(A)
     assert (ended.poll_outcome, ended.poll_error, ended.status) == ("unreachable", "503", "running")

@@ -32,6 +32,7 @@ from further_source.settings import (
 )
 from tests.support.virtual import (
     START,
+    Outage,
     Reply,
     Run,
     Script,
@@ -50,7 +51,6 @@ from tests.support.virtual import (
 
 SLACK = 1e-6  # seconds of rounding, also where a generous budget shifts a request by its tick
 TERMINAL = frozenset({"completed", "failed", "cancelled"})
-ONE_FAULT = {"fault", "empty: <html>", "not JSON: <html>"}  # errors of one execution
 
 
 def examples(count: int) -> settings:
@@ -73,6 +73,7 @@ class Scenario:
     tokens: Script | None = None
     revoked_at: tuple[float, ...] = ()
     seconds_per_end: float = 0.0
+    outages: tuple[Outage, ...] = ()
     jitter: int | None = None  # the seed of it; None: there is none
 
     def poll(self, stop_at: float = math.inf) -> Run:
@@ -81,6 +82,7 @@ class Scenario:
             self.settings,
             tokens=self.tokens,
             revoked_at=self.revoked_at,
+            outages=self.outages,
             stop_at=stop_at,
             seconds_per_end=self.seconds_per_end,
             chance=(lambda: 0.0) if self.jitter is None else random.Random(self.jitter).random,  # noqa: S311
@@ -98,6 +100,12 @@ RETRY_AFTERS = st.sampled_from([None, None, 0.0, 0.5, 3.0, 40.0, 1000.0])
 ENDINGS = st.sampled_from(["completed", "completed", "completed", "FAILED", "cancelled"])
 NOT_SETTLED = st.sampled_from(["running", "running", "queued", "Running"])
 FINAL_WORDS = st.sampled_from(["not_found", "forbidden", "rejected", "invalid"])
+outages = st.builds(
+    lambda begins_at, seconds, latency: Outage(begins_at, begins_at + seconds, latency),
+    st.floats(0, 200),
+    st.one_of(st.floats(1, 300), st.just(math.inf)),
+    LATENCIES,
+)
 LIVES = st.sampled_from([None, 0.0, 0.5, 3.0, 20.0, 3600.0])
 
 faults = st.builds(fault, st.just("fault"), LATENCIES)
@@ -121,6 +129,7 @@ token_replies = st.one_of(
     st.builds(fault, st.just("token fault"), LATENCIES),
     throttles,
 )
+JITTERS = st.sampled_from([None, 1, 2, 3])
 REPEATS = st.sampled_from([1, 1, 1, 2, 5, 9, 10])
 
 
@@ -140,6 +149,7 @@ def polling_settings(draw: st.DrawFn) -> PollingSettings:
         max_wait=draw(st.sampled_from([0, 1, 30, 100, 100])),
         max_requests_per_second=draw(st.sampled_from([0.3, 2, 10, 50])),
         max_workers=draw(st.sampled_from([1, 2, 8, 64])),
+        outage_patience=draw(st.sampled_from([0.0, 5.0, 100.0, 900.0])),
         terminal_statuses=TERMINAL,
     )
 
@@ -168,7 +178,8 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         tokens=draw(scripts_of(token_replies, 3)) if renewable else None,
         revoked_at=tuple(draw(st.lists(st.floats(1, 200), max_size=2))) if renewable else (),
         seconds_per_end=draw(st.sampled_from([0.0, 0.0, 0.0, 0.2, 20.0])),
-        jitter=draw(st.sampled_from([None, 1, 2, 3])),
+        outages=tuple(draw(st.lists(outages, max_size=2))),
+        jitter=draw(JITTERS),
     )
 
 
@@ -218,12 +229,14 @@ def an_end_says_what_happened(scenario: Scenario, run: Run) -> None:
             assert was_long or only_throttled(scenario, run)
         else:
             assert ended.poll_outcome == "unreachable"
-            if ended.poll_error in ONE_FAULT and failures_at_the_end(requests) >= MAX_FAILURES_IN_A_ROW:
-                assert failures_at_the_end(requests) == MAX_FAILURES_IN_A_ROW
-            elif ended.poll_error == "token fault":
-                assert failures_at_the_end(token_requests(run)) >= MAX_FAILURES_IN_A_ROW
-            else:
-                assert only_throttled(scenario, run)
+            patience = scenario.settings.outage_patience
+            failed = failures_at_the_end(requests) + (patience == 0) * failures_at_the_end(token_requests(run))
+            assert failed >= MAX_FAILURES_IN_A_ROW or only_throttled(scenario, run) or silent(run, at) >= patience > 0
+
+
+def silent(run: Run, at: float) -> float:
+    """For how many seconds the API had said nothing about any execution, and how long nothing but failures came."""
+    return at - max((sent.arrives_at for sent in accepted(run) if sent.arrives_at <= at), default=0.0)
 
 
 def failures_at_the_end(requests: list[Sent]) -> int:
@@ -269,7 +282,7 @@ def a_final_word_is_the_last_request(scenario: Scenario, run: Run) -> None:
             outcome = sent.outcome
             assert not isinstance(outcome, Refused)
             assert not (isinstance(outcome, Answered) and outcome.status.lower() in TERMINAL)
-        assert failures_at_the_end(requests) <= MAX_FAILURES_IN_A_ROW
+        assert failures_at_the_end(requests) <= MAX_FAILURES_IN_A_ROW or scenario.settings.outage_patience
         for number in range(len(requests)):
             assert unreadable_at_the_end(requests[:number]) < MAX_UNREADABLE_IN_A_ROW
 
@@ -284,6 +297,8 @@ def requests_in_flight_keep_to_the_workers(scenario: Scenario, run: Run) -> None
 
 
 def nobody_is_asked_sooner_than_its_interval(scenario: Scenario, run: Run) -> None:
+    """But for the last request: one that gets 401 is not the last, nor one that fails while the API is out."""
+    not_last = (Unauthorized, Failure, Throttled) if scenario.settings.outage_patience else Unauthorized
     for requests in by_execution(run).values():
         interval = scenario.settings.initial_interval
         first_answer_at = math.inf
@@ -296,7 +311,7 @@ def nobody_is_asked_sooner_than_its_interval(scenario: Scenario, run: Run) -> No
             wait = interval * scenario.least if isinstance(sent.outcome, Failure) else interval
             if later.at < sent.arrives_at + wait - SLACK:
                 assert later.at >= first_answer_at + scenario.settings.max_wait - SLACK
-                assert all(isinstance(more.outcome, Unauthorized) for more in requests[number:-1])
+                assert all(isinstance(more.outcome, not_last) for more in requests[number:-1])
             if not isinstance(sent.outcome, Throttled):
                 interval = next_interval(interval, scenario.settings)
 
@@ -427,8 +442,9 @@ def it_ends_in_time(scenario: Scenario, run: Run) -> None:
     """The longest time without a request is G; there are few outcomes that are no 429, and few 429 between them.
 
     Of an execution that never answered there are 10 failures at most; the first answer is followed by one request
-    per interval until `max_wait`, and a last one. Between two such outcomes, and 401, 429 may come for `max_wait` and
-    ten times in a row, each with ten failed requests for a token.
+    per interval until `max_wait`, and a last one. An outage adds what is under way when it begins, and the requests
+    that ask whether it is over; each but the first comes after an answer. Between two such outcomes, and 401, 429 may
+    come for `max_wait` and ten times in a row, each with ten failed requests for a token.
     """
     rules = scenario.settings
     latency = max((sent.arrives_at - sent.at for sent in run.sent), default=0.0)
@@ -437,13 +453,27 @@ def it_ends_in_time(scenario: Scenario, run: Run) -> None:
         assert all(later.at - earlier.at <= stall + SLACK for earlier, later in pairwise(run.sent))
 
     most = 12 + rules.max_wait / (rules.initial_interval * scenario.least)
-    outcomes = 0
+    outcomes, counted = 0, 0
     for requests in by_execution(run).values():
         heard = [sent for sent in requests if not isinstance(sent.outcome, Throttled)]
-        assert sum(not isinstance(sent.outcome, Unauthorized) for sent in heard) <= most
+        last = sum(not isinstance(sent.outcome, Unauthorized) for sent in heard)
+        assert last <= most or rules.outage_patience
         outcomes += len(heard)
+        counted += last
+    in_outages = rules.max_workers + 2 + probes(scenario, rules.outage_patience + stall)
+    assert counted <= most * len(scenario.scripts) + (len(accepted(run)) + 1) * in_outages
     taken = len(run.ends) * scenario.seconds_per_end
     assert run.clock.since_start - taken <= (outcomes + 1) * (rules.max_wait + 10 * (10 + 1) * stall)
+
+
+def probes(scenario: Scenario, seconds: float) -> int:
+    """How many requests can ask within so many seconds whether an outage is over."""
+    count, passed, interval = 1, 0.0, scenario.settings.initial_interval
+    while passed < seconds:
+        passed += interval * scenario.least
+        interval = next_interval(interval, scenario.settings)
+        count += 1
+    return count
 
 
 def it_waits_no_more_often_than_something_happens(scenario: Scenario, run: Run) -> None:
@@ -483,8 +513,8 @@ def test_whatever_the_api_does_the_rules_hold(scenario: Scenario) -> None:
 
 @st.composite
 def quiet_settings(draw: st.DrawFn) -> PollingSettings:
-    """With a budget and workers that are never felt."""
-    return replace(draw(polling_settings()), max_requests_per_second=1e9, max_workers=10_000)
+    """With a budget and workers that are never felt, and outages that nobody sits out."""
+    return replace(draw(polling_settings()), max_requests_per_second=1e9, max_workers=10_000, outage_patience=0)
 
 
 def told(run: Run, execution: ExecutionId) -> tuple[object, ...]:
@@ -530,7 +560,7 @@ def test_faults_of_some_change_nothing_for_the_others(
 def test_faults_of_some_take_from_the_others_no_more_than_the_budget_they_use(
     others: dict[ExecutionId, Script], faulty: dict[ExecutionId, Script], rules: PollingSettings
 ) -> None:
-    roomy = replace(rules, max_workers=10_000)
+    roomy = replace(rules, max_workers=10_000, outage_patience=0)
     together = poll(others | faulty, roomy)
 
     # Whoever is due waits for a slot behind those that are due before it, and for nothing else.
@@ -553,6 +583,25 @@ def test_faults_of_some_take_from_the_others_no_more_than_the_budget_they_use(
         if sent is together.of(sent.execution)[-1]:
             del due[sent.execution]
     assert not due
+
+
+@examples(300)
+@given(
+    many_scripts(scripts_of(st.one_of(endless, st.builds(answer, ENDINGS, LATENCIES))), "fine", SMALL),
+    many_scripts(scripts_of(faults), "faulty", (1, 2)),
+    quiet_settings(),
+)
+def test_faults_of_one_or_two_are_no_outage_as_long_as_others_are_answered(
+    others: dict[ExecutionId, Script], faulty: dict[ExecutionId, Script], quiet: PollingSettings
+) -> None:
+    patient = replace(quiet, outage_patience=900)
+    together = poll(faulty | others, patient)
+
+    alone = poll(others, patient)
+    for execution in others:
+        assert told(together, execution) == told(alone, execution)
+    last = max((sent.arrives_at for sent in together.sent if sent.execution in others), default=0.0)
+    assert not any(state.outage_reason for at, state in together.states if at < last)
 
 
 @examples(300)
@@ -580,3 +629,79 @@ def test_stopped_at_any_time_it_asks_nothing_more_and_tells_only_what_ended(scen
     assert run.ends == whole.ends[: len(run.ends)]
     assert all(sent.at < stop_at for sent in run.sent)
     assert all(ended in run.ends for ended, at in zip(whole.ends, whole.end_times, strict=True) if at < stop_at)
+
+
+# Outages of the API as a whole
+
+
+@st.composite
+def outages_to_sit_out(draw: st.DrawFn) -> Scenario:
+    """Executions that would complete, and outages with a while in between, each shorter than the patience."""
+    kind = st.tuples(st.integers(0, 12), QUICK).map(
+        lambda drawn: (*[answer("running", drawn[1])] * drawn[0], answer("completed", drawn[1]))
+    )
+    spells, begins_at = [], 0.0
+    for _ in range(draw(st.integers(1, 3))):
+        begins_at += draw(st.one_of(st.just(0.0), st.floats(0, 200)))
+        spells.append(Outage(begins_at, begins_at + draw(st.floats(1, 600)), draw(st.sampled_from([0.0, 0.5, 60.0]))))
+        begins_at = spells[-1].ends_at + 300
+    return Scenario(
+        scripts=draw(many_scripts(kind, sizes=(1, 2, 3, 30, 300))),
+        settings=replace(draw(polling_settings()), max_wait=100_000, outage_patience=900),
+        tokens=draw(st.sampled_from([None, (grant(None),), (grant(3600.0, 0.1),), (grant(20.0),), (grant(0.5),)])),
+        outages=tuple(spells),
+        jitter=draw(JITTERS),
+    )
+
+
+@examples(200)
+@given(outages_to_sit_out())
+def test_an_outage_shorter_than_the_patience_ends_nothing_and_costs_few_requests(scenario: Scenario) -> None:
+    run = scenario.poll()
+
+    assert (run.error, {ended.poll_outcome for ended in run.ends} - {"completed"}) == (None, set())
+    assert len(run.ends) == len(scenario.scripts)
+    rules = scenario.settings
+    for outage in scenario.outages:
+        during = [sent for sent in run.sent if outage.begins_at <= sent.at < outage.ends_at]
+        # Until three have failed, two may be asked again and again while the third one waits for its turn.
+        before_it_is_known = rules.max_workers + 2 * probes(scenario, rules.max_interval + outage.latency) + 2
+        asking = probes(scenario, outage.ends_at - outage.begins_at)
+        assert len(during) <= before_it_is_known + asking * (1 if scenario.tokens is None else 2)
+
+
+@examples(200)
+@given(outages_to_sit_out())
+def test_after_an_outage_it_goes_on_soon(scenario: Scenario) -> None:
+    run = scenario.poll()
+
+    rules = scenario.settings
+    spacing = 1 / rules.max_requests_per_second
+    for outage in scenario.outages:
+        if any(sent.at >= outage.ends_at for sent in run.sent):
+            first = min(sent.at for sent in accepted(run) if sent.at >= outage.ends_at)
+            assert first <= outage.ends_at + 2 * (outage.latency + rules.max_interval + spacing) + 1
+
+
+@examples(200)
+@given(outages_to_sit_out(), st.sampled_from([5.0, 100.0, 900.0]))
+def test_an_outage_without_end_is_sat_out_and_then_all_that_is_left_is_unreachable(
+    scenario: Scenario, patience: float
+) -> None:
+    begins_at, latency = scenario.outages[0].begins_at, scenario.outages[0].latency
+    scenario = replace(
+        scenario,
+        settings=replace(scenario.settings, outage_patience=patience),
+        outages=(Outage(begins_at, latency=latency),),
+    )
+    run = scenario.poll()
+
+    rules = scenario.settings
+    left = [(ended, at) for ended, at in zip(run.ends, run.end_times, strict=True) if ended.poll_outcome != "completed"]
+    assert len(run.ends) == len(scenario.scripts)
+    for ended, at in left:
+        assert (ended.poll_outcome, ended.poll_error) == ("unreachable", "out")
+        assert begins_at + patience <= at
+        # Three fail before it is known, one after the other if there is but one worker; then the last one asks.
+        each = latency + rules.max_interval + 2 / rules.max_requests_per_second
+        assert at <= begins_at + patience + 5 * each + 1

@@ -7,7 +7,7 @@ from further_source.polling.outcomes import Failure, Throttled, Token, Unauthori
 from further_source.polling.tokens import Tokens
 from further_source.settings import PollingSettings
 
-SETTINGS = PollingSettings()
+SETTINGS = PollingSettings(outage_patience=0)
 BEGIN = 1000.0
 ENDLESS = Token("endless")
 SHORT = Token("short", renew_at=BEGIN + 90, expires_at=BEGIN + 100)
@@ -76,6 +76,23 @@ def test_failures_back_off_and_ten_in_a_row_are_enough() -> None:
 
     assert waits == [5, 7.5, 11.25, 16.875, 25.3125, 30, 30, 30, 30, 30]
     assert failing.given_up == "503"
+
+
+def test_where_outages_are_sat_out_no_number_of_failures_is_enough() -> None:
+    failing = Tokens(None, PollingSettings(), renewable=True, now=BEGIN, chance=lambda: 0.0)
+    for _ in range(100):
+        failing.record(Failure("503"), BEGIN)
+
+    assert failing.given_up is None
+
+
+def test_why_no_token_came_is_known_until_one_comes() -> None:
+    failing = tokens()
+    assert failing.error is None
+    failing.record(Failure("503"), BEGIN)
+    assert failing.error == "503"
+    failing.record(ENDLESS, BEGIN)
+    assert failing.error is None
 
 
 def test_failures_are_no_reason_to_give_up_as_long_as_the_token_can_be_used() -> None:

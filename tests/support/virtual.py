@@ -21,7 +21,7 @@ from further_source.polling.outcomes import (
     TokenOutcome,
     Unauthorized,
 )
-from further_source.polling.poll import Ended, Request, poll_executions
+from further_source.polling.poll import Ended, PollState, Request, poll_executions
 from further_source.settings import PollingSettings
 
 START = 1024.0  # seconds on the virtual clock; not zero, so that a time taken for a duration shows
@@ -41,6 +41,15 @@ class Reply:
     """What one request comes to, and after how many seconds."""
 
     outcome: Outcome | Grant
+    latency: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outage:
+    """Every request sent in between fails, after `latency` seconds."""
+
+    begins_at: float
+    ends_at: float = math.inf
     latency: float = 0.0
 
 
@@ -76,6 +85,7 @@ class FakeApi:
     Args:
         tokens: What requests for tokens come to; None: the token is static.
         revoked_at: Moments from which on the tokens asked for earlier are answered 401.
+        outages: From when to when every request fails, those for tokens too.
     """
 
     def __init__(
@@ -85,8 +95,10 @@ class FakeApi:
         *,
         tokens: Script | None = None,
         revoked_at: Iterable[float] = (),
+        outages: Iterable[Outage] = (),
     ) -> None:
         self._clock = clock
+        self._outages = tuple(outages)
         self._scripts = scripts
         self._asked: dict[ExecutionId | None, int] = {}
         self._tokens = tokens
@@ -98,7 +110,9 @@ class FakeApi:
 
     def get_execution(self, execution: ExecutionId, token: Token) -> Outcome:
         now = self._clock.since_start
-        if any(self._asked_at.get(token.value, 0) < moment <= now for moment in self._revoked_at):
+        if (out := self._out()) is not None:
+            reply = out
+        elif any(self._asked_at.get(token.value, 0) < moment <= now for moment in self._revoked_at):
             reply = Reply(Unauthorized("revoked"), 0.01)
         else:
             reply = self._next(execution, self._scripts[execution])
@@ -108,11 +122,15 @@ class FakeApi:
 
     def request_token(self) -> TokenOutcome:
         assert self._tokens is not None, "a static token was to be renewed"
-        reply = self._next(None, self._tokens)
+        reply = self._out() or self._next(None, self._tokens)
         outcome = self._grant(reply.outcome) if isinstance(reply.outcome, Grant) else reply.outcome
         assert not isinstance(outcome, Answered | Refused)
         self._log(None, None, outcome, reply.latency)
         return outcome
+
+    def _out(self) -> Reply | None:
+        now = self._clock.since_start
+        return next((fault("out", out.latency) for out in self._outages if out.begins_at <= now < out.ends_at), None)
 
     def _next(self, key: ExecutionId | None, script: Script) -> Reply:
         asked = self._asked[key] = self._asked.get(key, 0) + 1
@@ -176,6 +194,7 @@ class Run:
     end_times: list[float] = field(default_factory=list)
     sent: list[Sent] = field(default_factory=list)
     unknown: list[tuple[ExecutionId, str]] = field(default_factory=list)
+    states: list[tuple[float, PollState]] = field(default_factory=list)
     error: CredentialsError | None = None
     most_in_flight: int = 0
     waits: int = 0
@@ -207,6 +226,7 @@ def poll(
     *,
     tokens: Script | None = None,
     revoked_at: Iterable[float] = (),
+    outages: Iterable[Outage] = (),
     stop_at: float = math.inf,
     seconds_per_end: float = 0.0,
     chance: Callable[[], float] = lambda: 0.0,
@@ -216,7 +236,7 @@ def poll(
     Waits have no jitter where `chance` is not given.
     """
     run = Run(settings)
-    api = FakeApi(run.clock, scripts, tokens=tokens, revoked_at=revoked_at)
+    api = FakeApi(run.clock, scripts, tokens=tokens, revoked_at=revoked_at, outages=outages)
     workers = VirtualWorkers(run.clock, api)
     run.sent = api.sent
     try:
@@ -230,6 +250,7 @@ def poll(
             now_utc=lambda: START_UTC,
             chance=chance,
             on_unknown_status=lambda execution, status: run.unknown.append((execution, status)),
+            on_change=lambda state: run.states.append((run.clock.since_start, state)),
         ):
             run.ends.append(ended)
             run.end_times.append(run.clock.since_start)
