@@ -59,6 +59,7 @@ def check_polling(
     max_wait: float,
     max_requests_per_second: float,
     max_workers: int,
+    outage_patience: float,
     terminal_statuses: Any,
 ) -> PollingSettings:
     """A preset with what is configured over it.
@@ -88,6 +89,7 @@ def check_polling(
     if not isinstance(max_workers, int):
         raise ConfigurationError(f"max_workers is {shown(max_workers)}: it must be a whole number")
     check_number("max_workers", max_workers, least=1)
+    check_number("outage_patience", outage_patience, least=0)
     return PollingSettings(
         initial_interval=preset.initial_interval,
         backoff_factor=preset.backoff_factor,
@@ -95,6 +97,7 @@ def check_polling(
         max_wait=max_wait,
         max_requests_per_second=max_requests_per_second,
         max_workers=max_workers,
+        outage_patience=outage_patience,
         terminal_statuses=_check_statuses(terminal_statuses),
     )
 

@@ -37,6 +37,7 @@ def further_source(
     max_workers: int = 8,
     request_timeout: float = 60,
     commit_interval: float = 60,
+    outage_patience: float = 900,
     terminal_statuses: Optional[Any] = ("completed", "failed"),  # noqa: UP045  plain Any would be a tuple to dlt
     row_tables: bool = True,
     reload: bool = False,
@@ -63,6 +64,7 @@ def further_source(
         max_workers: Requests in flight.
         request_timeout: Seconds for one whole request, body included.
         commit_interval: Seconds after which `run_in_slices` loads what has arrived.
+        outage_patience: Seconds that an outage of the API as a whole is sat out; 0 lets failures count meanwhile.
         terminal_statuses: Statuses that end polling, in any case; other ones than `completed` count as failed.
         row_tables: Whether to build the wide `rows_…` tables.
         reload: Ask again for what is loaded, and replace it.
@@ -80,6 +82,7 @@ def further_source(
         max_wait=max_wait,
         max_requests_per_second=max_requests_per_second,
         max_workers=max_workers,
+        outage_patience=outage_patience,
         terminal_statuses=terminal_statuses,
     )
     configuration.check_number("request_timeout", request_timeout, least=0, included=False)

@@ -37,7 +37,12 @@ class Command:
         self.home.mkdir(exist_ok=True)
         self.database = self.directory / "further.duckdb"
         self.pipeline = self.data_dir / "pipelines" / "further"
-        hurry: dict[str, Any] = {"initial_interval": 0.05, "max_interval": 0.2, "max_requests_per_second": 500}
+        hurry: dict[str, Any] = {
+            "initial_interval": 0.05,
+            "max_interval": 0.2,
+            "max_requests_per_second": 500,
+            "outage_patience": 0,
+        }
         if sandbox is not None:
             hurry.update(
                 base_url=sandbox.base_url, client_id=sandbox.client_id, client_secret=sandbox.client_secret, max_wait=60

@@ -70,6 +70,7 @@ def source_of(sandbox: Sandbox, executions: Any, **arguments: Any) -> DltSource:
         "max_interval": 0.01,
         "max_requests_per_second": 10_000,
         "max_wait": 0,
+        "outage_patience": 0,
     }
     return further_source(executions, **{**hurry, **arguments})
 
