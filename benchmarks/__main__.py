@@ -15,7 +15,7 @@ from benchmarks.measure import measure
 
 _RESULTS = Path(__file__).with_name("RESULTS.md")
 _NOTES = Path(__file__).with_name("NOTES.md")
-_PACKAGES = ("dlt", "duckdb", "pyarrow", "orjson", "requests", "pandas")
+_PACKAGES = ("dlt", "duckdb", "pyarrow", "msgspec", "orjson", "requests", "pandas")
 
 
 class Scale(NamedTuple):
@@ -196,6 +196,7 @@ def startup(scale: Scale) -> Table:
     run = measure("startup:commands", times=scale.starts)
     names = {
         "import_dlt": '`python -c "import dlt"`',
+        "installed_help": "`further-source --help`",
         "help": "`load.py --help`",
         "wrong_usage": "`load.py --no-such-option`",
         "nothing_to_do": "`load.py` with an empty list",

@@ -11,8 +11,10 @@ from benchmarks.measure import timed
 from further_source.sandbox import Sandbox
 
 _LOAD = str(Path(__file__).resolve().parent.parent / "pipelines" / "load.py")
+_INSTALLED = str(Path(sys.executable).with_name("further-source"))
 _VARIANTS = {
     "import_dlt": (["-c", "import dlt"], 0),
+    "installed_help": ([_INSTALLED, "--help"], 0),
     "help": ([_LOAD, "--help"], 0),
     "wrong_usage": ([_LOAD, "--no-such-option"], 2),
     "nothing_to_do": ([_LOAD, "--executions", "empty.txt"], 0),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from further_source.lock import only_load
     from further_source.manifest import shard
     from further_source.pipeline import further_pipeline, set_defaults
+    from further_source.rebuilding import rebuild
     from further_source.run import Report, run_in_slices
     from further_source.source import further_source
 
@@ -35,6 +36,7 @@ __all__ = [
     "further_source",
     "load_pending",
     "only_load",
+    "rebuild",
     "run_in_slices",
     "set_defaults",
     "shard",
@@ -47,6 +49,7 @@ _MODULES = {
     "further_source": "source",
     "load_pending": "destination.pending",
     "only_load": "lock",
+    "rebuild": "rebuilding",
     "run_in_slices": "run",
     "set_defaults": "pipeline",
     "shard": "manifest",

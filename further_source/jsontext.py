@@ -5,16 +5,31 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import orjson
 
-__all__ = ["Constant", "OddObject", "dumps", "holds_constant", "loads", "number_of"]
+__all__ = [
+    "Constant",
+    "OddObject",
+    "MANY_BYTES",
+    "Unread",
+    "dumps",
+    "holds_constant",
+    "loads",
+    "loads_checked",
+    "number_of",
+]
 
 _INT64 = range(-(2**63), 2**63)
+MANY_BYTES = 1_000_000
+"""How long a body is from which on `unread` pays."""
+
+_CHUNK = 1 << 20
 _MAX_DIGITS = 4300  # of an int, as Python and msgspec have it
 # Read as 0 by what is fast. Begins with what is seldom, or the search would take ten times as long.
 _NEGATIVE_ZERO = re.compile(rb"-0(?<![^\s:\[,]..)(?![.0-9eE])")
@@ -25,10 +40,16 @@ _PLAIN = frozenset({str, int, float, Decimal, bool, type(None), dict})
 
 
 class Constant(float):
-    """`NaN`, `Infinity` or `-Infinity`: no JSON, but programs write them. As a text it is what it was."""
+    """`NaN` or an infinity, which are no JSON but written by many programs, or a number with an exponent beyond all.
+
+    `repr` is its text.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
 
     def __repr__(self) -> str:
-        return "NaN" if self != self else "Infinity" if self > 0 else "-Infinity"
+        return self._text
 
 
 class OddObject(dict[str, Any]):
@@ -42,22 +63,39 @@ class OddObject(dict[str, Any]):
         super().__init__(self.pairs)
 
 
-def loads(body: bytes | bytearray) -> Any:
+class Unread(NamedTuple):
+    """A JSON text that was checked, but not parsed: `loads_checked` can."""
+
+    text: msgspec.Raw
+
+
+def loads(body: bytes | bytearray, *, unread: str | None = None) -> Any:
     """Parses a JSON text in UTF-8, with or without a byte order mark.
 
     Integers are `int`, or `Decimal` where they have more than 4300 digits or are -0. Other numbers are finite
-    `float`, or `Decimal` where a double would overflow. `NaN` and infinities are `Constant`. U+0000 and lone
-    surrogates, in keys too, become U+FFFD. An object with a key twice, or with keys that become the same, is an
-    `OddObject`, and so is one that holds such an object or a `Constant`.
+    `float`, or `Decimal` where a double would overflow. `NaN` and infinities are `Constant`, and so is a number with
+    an exponent beyond all. U+0000 and lone surrogates, in keys too, become U+FFFD. An object with a key twice, or with
+    keys that become the same, is an `OddObject`, and so is one that holds such an object or a `Constant`.
 
     What is not plain is read by the standard library, in three times the time. Keys that come twice are found by
     counting: as many `":` as the text has, so many keys must be in the objects. So a key that comes twice can pass
     for a single one where white space stands before its colon, but not before the first colon of the text.
 
+    Args:
+        unread: A key of the outermost object, whose value stays `Unread` where the body is long (`MANY_BYTES`) and can
+            be checked without parsing it. It may hold all of what is not plain, but for constants and lone surrogates.
+
     Raises:
         ValueError: The body is not JSON, not UTF-8, or nested too deeply; its text says where and why.
     """
     text = body.removeprefix(codecs.BOM_UTF8)
+    if unread is not None and len(text) >= MANY_BYTES:
+        parts = _checked_parts(text)
+        if parts is not None and unread in parts:
+            return {
+                _storable_text(key): Unread(part) if key == unread else loads(bytes(part))
+                for key, part in parts.items()
+            }
     if _is_plain(text):
         try:
             value = msgspec.json.decode(text)
@@ -67,6 +105,15 @@ def loads(body: bytes | bytearray) -> Any:
             if _has_keys(value, text.count(b'":')):
                 return value
     return _loads_exactly(text, len(body) - len(text))
+
+
+def loads_checked(text: bytes) -> Any:
+    """`loads` of a text that was checked before, perhaps with more of the stack left than is now."""
+    try:
+        return loads(text)
+    except ValueError:  # nested very deeply
+        with ThreadPoolExecutor(1) as thread:  # which has a stack of its own
+            return thread.submit(loads, text).result()
 
 
 def dumps(value: Any, *, spell: bool = False) -> str:
@@ -114,6 +161,19 @@ def holds_constant(value: Any) -> bool:
     return False
 
 
+def _checked_parts(text: bytes | bytearray) -> dict[str, msgspec.Raw] | None:
+    """The texts of an object's values; None where it is no object, or its text cannot be checked without parsing."""
+    try:
+        parts = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        decoder, view = codecs.getincrementaldecoder("utf-8")(), memoryview(text)
+        for start in range(0, len(view), _CHUNK):  # what it decodes is not kept
+            decoder.decode(view[start : start + _CHUNK])
+        decoder.decode(b"", final=True)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return parts
+
+
 def _is_plain(text: bytes | bytearray) -> bool:
     """Whether the fast reader may be asked: there is nothing that it would read as something else."""
     has_nul = b"\\" in text and b"\\u0000" in text  # the first is found or not in no time
@@ -153,8 +213,6 @@ def _loads_exactly(body: bytes | bytearray, offset: int) -> Any:
         raise ValueError(_complaint(error, offset)) from None
     except RecursionError:
         raise ValueError("not JSON that can be read: nested too deeply") from None
-    except ArithmeticError:
-        raise ValueError("not JSON that can be read: a number is beyond what can be held") from None
     return value if is_storable else _storable(value)
 
 
@@ -215,7 +273,12 @@ def _integer(text: str) -> int | Decimal:
 
 def _float(text: str) -> float | Decimal:
     number = float(text)
-    return number if math.isfinite(number) else Decimal(text)
+    if math.isfinite(number):
+        return number
+    try:
+        return Decimal(text)
+    except ArithmeticError:  # its exponent has 19 digits or more
+        return Constant(text)
 
 
 class _Written(str):

@@ -150,8 +150,6 @@ def pipeline_settings(
         pipeline_name, destination = f"{pipeline_name}_{part}", _with_staging_of_its_own(destination, part)
     dataset_name = dataset_name or DATASET_NAME
     location, dataset = _location(pipeline_name, destination, dataset_name)
-    if location.startswith(_DUCKDB):
-        _set_default("load.workers", 1)  # each job uses all cores: two at once only take more memory
     return PipelineSettings(
         pipeline_name,
         found.pipelines_dir or get_dlt_pipelines_dir(),

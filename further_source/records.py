@@ -71,6 +71,7 @@ class Records:
             counts: Told of the records by table, tombstones not counted.
         """
         page = Page()
+        whole = [answer for answer in answers if not answer.is_part]
         counts.update(dict.fromkeys(self.selected & {EXECUTIONS.name, STEPS.name, CELLS.name}, 0))
         if answers and self.selected & {EXECUTIONS.name, ROWS.name}:
             self._add_decided(page, answers, load_id)
@@ -79,8 +80,8 @@ class Records:
                 if name != FIELDS.name:
                     counts[name] += table.column("_deleted").null_count
         if STEPS.name in self.selected:
-            page.steps.extend(row for answer in answers for row in step_rows(answer))
-            counts[STEPS.name] += sum(len(answer.steps) for answer in answers)
+            page.steps.extend(row for answer in whole for row in step_rows(answer))
+            counts[STEPS.name] += sum(len(answer.steps) for answer in whole)
         if CELLS.name in self.selected:
             cells = cells_table(answers, load_id, unique=self.loading.strategy == "upsert")
             counts[CELLS.name] += cells.column("_deleted").null_count
@@ -106,7 +107,7 @@ class Records:
             executions: list[dict[str, Any]] = []
             rows: list[tuple[str, pa.Table]] = []
             if EXECUTIONS.name in self.selected:
-                executions = [execution_row(answer, decisions.answers) for answer in answers]
+                executions = [execution_row(answer, decisions.answers) for answer in answers if not answer.is_part]
             if ROWS.name in self.selected:
                 rows = list(wide_tables(answers, decisions.fields, load_id))
             return executions, rows
@@ -134,10 +135,11 @@ def records_of(pipeline: dlt.Pipeline, source: DltSource, *, shared: bool) -> Re
     for table in (EXECUTIONS, STEPS, CELLS):
         source.resources[table.name].apply_hints(**loading.hints(table))
     pipes = source.resources.extracted_pipes  # of what is selected, and of what feeds it
+    names = frozenset(pipe.name for pipe in pipes)
     return Records(
-        frozenset(pipe.name for pipe in pipes),
+        names,
         loading,
-        Dataset(pipeline, loading, schema),
+        Dataset(pipeline, loading, schema, wide=ROWS.name in names),
         # A limit or a filter that somebody put on `polled` could drop a page with cells of executions before it.
         row_groups=RowGroups() if all(len(pipe.steps) == 1 for pipe in pipes if pipe.name == "polled") else None,
     )

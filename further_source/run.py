@@ -26,6 +26,7 @@ from further_source.polling.poll import Ended
 from further_source.session import Portion, Session
 from further_source.settings import PollingSettings
 from further_source.tables.answer import Answer, normalize_steps
+from further_source.tables.parts import in_parts
 
 if TYPE_CHECKING:
     from further_source.records import Page, Records
@@ -159,12 +160,13 @@ class _Run:
         for page in self._session.pages(portion):
             answers = [answer for answer in map(self._answer, page) if answer is not None]
             page.clear()  # with the answers as they were parsed, which take the most memory
-            if answers:
-                yield self._records.page(answers, load_id, self.report.rows)
+            for part in in_parts(answers):
+                yield self._records.page(part, load_id, self.report.rows)
             answers.clear()
             self.tell()
         yield self._records.rest()
         self._records.free_memory()
+        _choose_workers(self._records.loading, len(self.report.rows))
         if not self._in_slices:
             self.check()
 
@@ -208,6 +210,16 @@ class _Run:
         steps = normalize_steps(ended.payload)
         rest = {key: value for key, value in (ended.payload or {}).items() if key != "steps"}
         return Answer(replace(ended, payload=rest), steps, replaces and self._can_replace)
+
+
+_chosen_workers: int | None = None
+
+
+def _choose_workers(loading: Loading, tables: int) -> None:
+    """Tells dlt how many jobs to load at once, where nobody configured it; it reads that when a load begins."""
+    global _chosen_workers
+    if dlt.config.get("load.workers", int) in (None, _chosen_workers) and (workers := loading.workers(tables)):
+        dlt.config["load.workers"] = _chosen_workers = workers
 
 
 def _ledger(listed: Sequence[ExecutionId], table_format: str | None) -> Ledger | None:

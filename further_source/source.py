@@ -1,6 +1,6 @@
 """The dlt source: the only module with dlt's decorators."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -15,9 +15,9 @@ from further_source.run import Plan, pages_of_load
 from further_source.settings import PRODUCTION_URL, SOURCE_NAME
 
 if TYPE_CHECKING:
-    from further_source.records import Page
+    from further_source.records import Page, WideRecords
 
-__all__ = ["configured_client", "further_source"]
+__all__ = ["configured_client", "further_source", "rebuilding_source"]
 
 
 @dlt.source(name=SOURCE_NAME, section=SOURCE_NAME)
@@ -36,6 +36,7 @@ def further_source(
     max_requests_per_second: float = 10,
     max_workers: int = 8,
     request_timeout: float = 60,
+    outage_patience: float = 900,
     commit_interval: float = 60,
     outage_patience: float = 900,
     terminal_statuses: Optional[Any] = ("completed", "failed"),  # noqa: UP045  plain Any would be a tuple to dlt
@@ -63,6 +64,7 @@ def further_source(
         max_requests_per_second: One budget for all requests of the run, token requests included.
         max_workers: Requests in flight.
         request_timeout: Seconds for one whole request, body included.
+        outage_patience: Seconds that an outage of the API as a whole is sat out before anything is `unreachable`.
         commit_interval: Seconds after which `run_in_slices` loads what has arrived.
         outage_patience: Seconds that an outage of the API as a whole is sat out; 0 lets failures count meanwhile.
         terminal_statuses: Statuses that end polling, in any case; other ones than `completed` count as failed.
@@ -105,6 +107,18 @@ def further_source(
     return _resources(plan, row_tables=row_tables)
 
 
+@dlt.source(name=SOURCE_NAME, section=SOURCE_NAME)
+def rebuilding_source(pages: Callable[[], Iterator["WideRecords"]]) -> DltResource:
+    """The resource `rows` alone, of records that are made from what is loaded."""
+
+    @dlt.resource(name="rows")
+    def rows() -> Iterator[Any]:
+        for page in pages():
+            yield _with_hints(page)
+
+    return rows
+
+
 @with_config(sections=("sources", SOURCE_NAME))
 def configured_client(
     base_url: str = PRODUCTION_URL,
@@ -145,9 +159,11 @@ def _resources(plan: Plan, *, row_tables: bool) -> list[DltResource]:
 
     @dlt.transformer(data_from=polled, name="rows")
     def rows(page: "Page") -> Iterator[Any]:
-        for table_name, records, hints in page.rows:
-            yield dlt.mark.with_hints(
-                records, dlt.mark.make_hints(table_name=table_name, **hints), create_table_variant=True
-            )
+        yield from map(_with_hints, page.rows)
 
     return [polled, executions, steps, cells, rows] if row_tables else [polled, executions, steps, cells]
+
+
+def _with_hints(wide: "WideRecords") -> Any:
+    hints = dlt.mark.make_hints(table_name=wide.table_name, **wide.hints)
+    return dlt.mark.with_hints(wide.records, hints, create_table_variant=True)

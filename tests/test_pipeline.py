@@ -35,7 +35,6 @@ def test_it_sets_what_nobody_configured(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("DATA_WRITER__DISABLE_COMPRESSION", "false")
     further_pipeline()
     assert dlt.config.get("runtime.dlthub_telemetry", bool) is False
-    assert dlt.config.get("load.workers", int) == 1
     assert dlt.config.get("data_writer.disable_compression", bool) is False
 
 

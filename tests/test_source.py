@@ -531,6 +531,27 @@ def test_slices_load_each_execution_once_and_in_several_loads(sandbox: Sandbox, 
     assert seen == sorted(seen, reverse=True)
 
 
+@pytest.mark.parametrize(("steps", "workers"), [(3, 1), (20, 20)])
+def test_few_tables_are_loaded_one_after_the_other_and_many_together(
+    sandbox: Sandbox, pipeline: dlt.Pipeline, load: Run, steps: int, workers: int
+) -> None:
+    serve_steps(sandbox, "a", *[step(f"Step {number}", [cells_of(x=number)]) for number in range(steps)])
+    load(pipeline, source_of(sandbox, ["a"]))
+
+    assert dlt.config.get("load.workers", int) == workers
+    assert len(tables(pipeline)) == 3 + steps
+
+
+def test_what_somebody_configured_is_left_alone(
+    sandbox: Sandbox, pipeline: dlt.Pipeline, load: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOAD__WORKERS", "7")
+    serve_rows(sandbox, "a", cells_of(x=1))
+    load(pipeline, source_of(sandbox, ["a"]))
+
+    assert dlt.config.get("load.workers", int) == 7
+
+
 def test_a_load_is_cut_where_much_has_come(
     sandbox: Sandbox, pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

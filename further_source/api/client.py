@@ -230,7 +230,7 @@ def _token_outcome(answer: HttpAnswer, asked_at: float, tell: "_Teller") -> Toke
 
 def _read_execution(answer: HttpAnswer, execution: ExecutionId, tell: "_Teller") -> Outcome:
     try:
-        payload = _read_json(answer)
+        payload = _read_json(answer, unread="steps")
     except ValueError as error:
         if answer.broken:
             return Failure(tell(str(error)))
@@ -275,14 +275,14 @@ def _seconds(value: Any) -> float | None:
     return seconds if seconds is not None and seconds > 0 else None
 
 
-def _read_json(answer: HttpAnswer) -> Any:
+def _read_json(answer: HttpAnswer, unread: str | None = None) -> Any:
     """The body parsed as JSON, whatever its content type; a ValueError tells the user why it cannot be."""
     if answer.broken:
         raise ValueError(f"{answer.status}: {answer.broken}")
     if not answer.body.strip():
         raise ValueError(f"{answer.status}: the body is empty")
     try:
-        return jsontext.loads(answer.body)
+        return jsontext.loads(answer.body, unread=unread)
     except ValueError as error:
         raise ValueError(f"{answer.status}: the body is {error}") from None
 

@@ -19,6 +19,8 @@ __all__ = ["command_parser", "load_parser", "parse"]
 _LOAD = "Polls the listed Further AI executions to completion and loads what they extracted."
 _DEMO = "Loads invented executions from a local stand-in of the API, which runs meanwhile."
 _CHECK = "Tries the credentials, the API, the list and the destination; loads nothing."
+_REBUILD = "Makes the wide tables anew from cells and steps, asking the API nothing."
+_VERIFY = "Names the executions that have more or fewer steps or cells than their answers had; exits with 3 if any has."
 _EXIT_CODES = (
     "Exit codes: 0 all asked and loaded, 1 could not run or finish, 2 wrong usage or configuration, 3 with --strict: "
     "not all completed, 75 another load of this pipeline is running, 130 and 143 stopped by SIGINT and SIGTERM."
@@ -49,6 +51,8 @@ def command_parser() -> OneLineParser:
     _add_demo(add("demo", _DEMO))
     _add_check(add("check", _CHECK))
     sandbox.add_arguments(add("sandbox", sandbox.DESCRIPTION))
+    _add_rebuild(add("rebuild", _REBUILD))
+    _add_verify(add("verify", _VERIFY))
     return parser
 
 
@@ -97,6 +101,20 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(demo=False, shard=None)
     _add_list(parser)
+    _add_destination(parser)
+    parser.add_argument("--json", action="store_true", help="print what was found as one JSON document")
+
+
+def _add_rebuild(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--step", metavar="NAME", help="only the wide tables of the steps of this name")
+    _add_destination(parser)
+    parser.add_argument("--json", action="store_true", help="print how many rows there are as one JSON document")
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--repair", action="store_true", help="ask the API again for these, and rebuild wide tables that lack rows"
+    )
     _add_destination(parser)
     parser.add_argument("--json", action="store_true", help="print what was found as one JSON document")
 

@@ -22,13 +22,14 @@ from dlt.destinations.fs_client import FSClientBase
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from further_source.destination.files import table_batches
+from further_source.destination.stored import missing_wide_rows
 from further_source.destination.strategy import Loading
 from further_source.dlt_internals import schema_update_statements, stored_columns
-from further_source.tables.columns import EXECUTIONS, FIELDS, TABLES
+from further_source.tables.columns import EXECUTIONS, FIELDS, STEPS, TABLES
 from further_source.tables.executions import AnswerColumns, declared_types
 from further_source.tables.fields import NO_FIELD, NO_VALUE, ROWS_PREFIX, Field, FieldColumns
 
-__all__ = ["Dataset", "Decisions", "can_be_shared"]
+__all__ = ["Dataset", "Decisions", "can_be_shared", "first_wide_tables"]
 
 Tables = Mapping[str, Mapping[str, str]]
 """dlt data types by table and column."""
@@ -62,9 +63,11 @@ class Dataset:
         pipeline: The pipeline that loads.
         loading: How it loads.
         schema: The schema of the source that is extracted; brought up to date with the destination.
+        wide: Whether wide tables are loaded, so that one is told where what is there lacks rows of them.
     """
 
-    def __init__(self, pipeline: dlt.Pipeline, loading: Loading, schema: Schema) -> None:
+    def __init__(self, pipeline: dlt.Pipeline, loading: Loading, schema: Schema, *, wide: bool = False) -> None:
+        self._wide = wide
         self._pipeline = pipeline
         self._loading = loading
         self._naming = schema.naming
@@ -95,9 +98,18 @@ class Dataset:
             _warn(changed)
             return built, [] if self._knows_sql else changed
 
-    def unrecorded(self) -> list[str]:
-        """Wide tables that were made before `fields` was, or by hand."""
-        return self._decisions.fields.unrecorded() if self._decisions else []
+    def begin_anew(self, step_name: str | None) -> tuple[FieldColumns, list[str]]:
+        """To decide of wide tables as if there were none: of all, or of those of a step. And the tables to drop."""
+        self._read()
+        decided = self._decide().fields
+        dropped = decided.tables if step_name is None else decided.tables_of(step_name)
+        kept = [field for field in self._recorded if field.rows_table not in (*dropped, EXECUTIONS.name)]
+        stored = {name: types for name, types in self._stored.items() if name not in dropped}
+        return FieldColumns(kept, stored, self._naming, self._loading.max_fields), dropped
+
+    def recorded_of_answers(self) -> list[Field]:
+        """The records of `fields` that are of `executions`."""
+        return [field for field in self._recorded if field.rows_table == EXECUTIONS.name]
 
     def _decide(self) -> Decisions:
         of_answers = [field for field in self._recorded if field.rows_table == EXECUTIONS.name]
@@ -125,12 +137,24 @@ class Dataset:
         if self._knows_sql:
             with self._pipeline.destination_client() as client:
                 self._stored, self._recorded = _stored_types(client), _stored_fields(client)
+            if self._wide and STEPS.name in self._stored:
+                self._tell_of_missing_rows()
         else:
             self._stored = {name: dict(types) for name, types in _local_types(self._schema).items()}
             self._recorded = list(_fields_in_files(self._pipeline, self._loading.table_format))
             for field in self._recorded:
                 if field.rows_table != EXECUTIONS.name:
                     self._stored.setdefault(field.rows_table, {"row_index": "bigint"}).update(field.columns)
+
+    def _tell_of_missing_rows(self) -> None:
+        first = [table for table in self._decide().fields.first_tables if table in self._stored]
+        with self._pipeline.sql_client() as client:
+            missing = missing_wide_rows(client, first)
+        if missing > 0:
+            logger.warning(
+                f"{missing} rows that were extracted are in cells, and not in the wide tables: "
+                "`further-source rebuild` makes these anew"
+            )
 
     def _bring_schema_up_to_date(self) -> None:
         """Takes out of dlt's schema what the destination has otherwise: dlt adds it again as records bring it."""
@@ -209,6 +233,14 @@ class Dataset:
             client.sql_client.execute_many(schema_update_statements(client, list(wanted)))
         finally:
             client.schema = own
+
+
+def first_wide_tables(pipeline: dlt.Pipeline) -> list[str]:
+    """The first wide table of each step that is recorded; only of destinations that know SQL."""
+    with pipeline.destination_client() as client:
+        recorded = [field for field in _stored_fields(client) if field.rows_table != EXECUTIONS.name]
+        naming = client.schema.naming
+    return FieldColumns(recorded, {}, naming, 1).first_tables
 
 
 def can_be_shared(pipeline: dlt.Pipeline) -> bool:

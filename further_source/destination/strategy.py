@@ -30,6 +30,8 @@ _LOAD_ID: TColumnSchema = {"name": "_dlt_load_id", "data_type": "text", "nullabl
 _ROW_ID: TColumnSchema = {"name": "_dlt_id", "data_type": "text", "nullable": False, "unique": True, "row_key": True}
 # PostgreSQL keeps a row within a page of 8 kB; a text and its confidence take up to 32 bytes of it, moved out or not.
 _MAX_FIELDS = {"postgres": 240}
+_FEW_TABLES = 16
+_WORKERS_FOR_MANY = 20  # dlt's own default
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,16 @@ class Loading:
 
     def __str__(self) -> str:
         return f"a destination of {self.table_format} tables" if self.table_format else "this destination"
+
+    def workers(self, tables: int) -> int | None:
+        """How many jobs dlt should load at once, of so many tables; None where its own number is right.
+
+        A job of DuckDB's uses all cores, and two of them only take more memory. But dlt looks at all jobs again after
+        each round, so that many small ones, one in a round, take most of their time for that.
+        """
+        if self.destination != "duckdb":
+            return None
+        return 1 if tables <= _FEW_TABLES else _WORKERS_FOR_MANY
 
     @property
     def max_fields(self) -> int:

@@ -16,14 +16,16 @@ Other shapes are read as the closest of these, and never stop a load:
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+import msgspec
+
 from further_source.executions import ExecutionId
-from further_source.jsontext import Constant, OddObject, holds_constant, number_of
+from further_source.jsontext import Constant, OddObject, Unread, holds_constant, loads_checked, number_of
 from further_source.polling.poll import Ended
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "Answer",
     "Block",
     "Step",
+    "blocks_of",
     "number_of",
     "normalize_steps",
     "unpack_cell",
@@ -42,6 +45,7 @@ FINAL_OUTCOMES = frozenset({"completed", "failed"})
 _SCORES = {float, type(None)}
 _VALUE, _SCORE = itemgetter("value"), itemgetter("confidence_score")
 _ODD = {Constant, OddObject, list}
+_NULL = msgspec.Raw(b"null")
 ROW_FIELD = "_row"
 """The field of a row that is no object."""
 
@@ -66,34 +70,51 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of an execution. `name` is None where the API gave no text."""
+    """One step of an execution.
+
+    Attributes:
+        name: None where the API gave no text.
+        blocks: The rows that have been read; those of a large answer are read part by part, by `parts.in_parts`.
+        first_row: Where in the step the first of these stands.
+        unread: The texts of those that have not been read.
+    """
 
     index: int
     name: str | None = None
     schema: Any = None
     metadata: Any = None
     blocks: list[Block] = field(default_factory=list)
+    first_row: int = 0
+    unread: Sequence[msgspec.Raw] = ()
 
     @property
     def row_count(self) -> int:
-        return sum(block.row_count for block in self.blocks)
+        return sum(block.row_count for block in self.blocks) + len(self.unread)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An ended execution with its steps, and whether the destination may hold rows of an earlier load of it."""
+    """An ended execution with its steps.
+
+    Attributes:
+        replaces: Whether the destination may hold rows of an earlier load of it.
+        is_part: Whether this is a part of a large answer, with some of its rows, which comes before the answer itself.
+        parted_cells: How many cells such parts had.
+    """
 
     ended: Ended
     steps: list[Step] = field(default_factory=list)
     replaces: bool = False
+    is_part: bool = False
+    parted_cells: int = 0
+
+    @property
+    def cell_count(self) -> int:
+        return self.parted_cells + sum(len(block.values) for step in self.steps for block in step.blocks)
 
     @property
     def execution(self) -> ExecutionId:
         return self.ended.execution
-
-    @property
-    def cell_count(self) -> int:
-        return sum(len(block.values) for step in self.steps for block in step.blocks)
 
     @property
     def is_final(self) -> bool:
@@ -104,11 +125,42 @@ class Answer:
 def normalize_steps(payload: dict[str, Any] | None) -> list[Step]:
     """The steps of an answer, whatever its shape."""
     steps = payload.get("steps") if payload else None
+    if isinstance(steps, Unread):
+        try:
+            return [_unread_step(index, step) for index, step in enumerate(_READ_STEPS(steps.text))]
+        except (msgspec.ValidationError, RecursionError):  # of another shape, or nested very deeply
+            steps = loads_checked(bytes(steps.text))
     if isinstance(steps, dict):
         steps = [steps]
     if not isinstance(steps, list):
         return []
     return [_step(index, step) for index, step in enumerate(steps)]
+
+
+class _UnreadData(msgspec.Struct):
+    data: list[msgspec.Raw]
+    schema: msgspec.Raw = _NULL
+    metadata: msgspec.Raw = _NULL
+
+
+class _UnreadStep(msgspec.Struct):
+    data: _UnreadData
+    step_name: msgspec.Raw = _NULL
+
+
+_READ_STEPS = msgspec.json.Decoder(list[_UnreadStep]).decode
+
+
+def _unread_step(index: int, step: _UnreadStep) -> Step:
+    data = step.data
+    name = loads_checked(bytes(step.step_name))
+    return Step(
+        index,
+        name if isinstance(name, str) else None,
+        loads_checked(bytes(data.schema)),
+        loads_checked(bytes(data.metadata)),
+        unread=data.data,
+    )
 
 
 def _step(index: int, step: Any) -> Step:
@@ -118,16 +170,19 @@ def _step(index: int, step: Any) -> Step:
     name = name if isinstance(name, str) else None
     data = step.get("data")
     if isinstance(data, list):
-        return Step(index, name, blocks=_blocks(data))
+        return Step(index, name, blocks=blocks_of(data))
     if not isinstance(data, dict):
         return Step(index, name)
     rows = data.get("data")
     if isinstance(rows, dict):
         rows = [rows]
-    return Step(index, name, data.get("schema"), data.get("metadata"), _blocks(rows if isinstance(rows, list) else []))
+    return Step(
+        index, name, data.get("schema"), data.get("metadata"), blocks_of(rows if isinstance(rows, list) else [])
+    )
 
 
-def _blocks(rows: list[Any]) -> list[Block]:
+def blocks_of(rows: list[Any]) -> list[Block]:
+    """Rows as `data.data` has them."""
     blocks = []
     for fields, run in groupby(rows, key=_fields):
         alike = list(run)

@@ -127,7 +127,7 @@ class _Builder:
         self._deleted.add(True if is_tombstone else None, len(self._fields))
 
     def _add_step(self, step: Step) -> None:
-        row_index = 0
+        row_index = step.first_row
         for block in map(with_fields_once, step.blocks) if self._unique else step.blocks:
             width, end = len(block.fields), len(self._fields)
             for _ in range(block.row_count):

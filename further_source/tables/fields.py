@@ -122,9 +122,19 @@ class FieldColumns:
         """The wide tables that are recorded or stored, in no particular order."""
         return list(dict.fromkeys(chain(self._steps, filter(self._is_wide, self._stored))))
 
-    def unrecorded(self) -> list[str]:
-        """Stored wide tables that no field and no step is recorded for: they were made before `fields` was."""
-        return [table for table in self.tables if table not in self._steps]
+    @property
+    def recorded(self) -> list[Field]:
+        """All records, as they are now."""
+        return list(self._fields.values())
+
+    @property
+    def first_tables(self) -> list[str]:
+        """The first wide table of each step, which has all of its rows."""
+        return [tables[0] for tables in self._tables.values()]
+
+    def tables_of(self, step_name: str) -> list[str]:
+        """All wide tables of the steps of a name."""
+        return [table for step, tables in self._tables.items() if step.name == step_name for table in tables]
 
     def table_of(self, step: StepKey) -> str:
         """The (first) wide table of a step."""

@@ -1,11 +1,12 @@
 """The wide tables `rows_<step name>` as arrow: one record per extracted row, with columns for each field."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
-from further_source.tables.answer import Answer, Block, Step
+from further_source.executions import ExecutionId
+from further_source.tables.answer import Block, Step
 from further_source.tables.arrow import ARROW_TYPES, arrow_schema
 from further_source.tables.columns import FIELDS, ROWS
 from further_source.tables.fields import Field, FieldColumns, StepKey
@@ -17,7 +18,18 @@ _SCHEMA = arrow_schema(ROWS)
 _KEY_COLUMNS = {field.name: field for field in _SCHEMA}
 
 
-def wide_tables(answers: Iterable[Answer], fields: FieldColumns, load_id: str) -> Iterator[tuple[str, pa.Table]]:
+class HasSteps(Protocol):
+    """An answer, or what is loaded of one."""
+
+    @property
+    def execution(self) -> ExecutionId: ...
+    @property
+    def steps(self) -> list[Step]: ...
+    @property
+    def replaces(self) -> bool: ...
+
+
+def wide_tables(answers: Iterable[HasSteps], fields: FieldColumns, load_id: str) -> Iterator[tuple[str, pa.Table]]:
     """Names and records of the wide tables.
 
     A row stands in each table of its step that has a field of it, and always in the first. An execution that replaces
@@ -34,7 +46,7 @@ def wide_tables(answers: Iterable[Answer], fields: FieldColumns, load_id: str) -
             key = fields.step_key(step.name, step.index)
             first = fields.table_of(key)
             builder(first)
-            row_index = 0
+            row_index = step.first_row
             for block in step.blocks:
                 values = list(_values(block, key, fields))
                 tables = dict.fromkeys([first, *(one.field.rows_table for one in values)])
@@ -102,7 +114,7 @@ class _Builder:
         self._begun = 0
         self._count = 0
 
-    def begin(self, answer: Answer, step: Step, row_indexes: Sequence[int]) -> None:
+    def begin(self, answer: HasSteps, step: Step, row_indexes: Sequence[int]) -> None:
         """Begins the records of a block of rows."""
         self._append_keys(answer, step.index, row_indexes, None)
 
@@ -114,11 +126,11 @@ class _Builder:
             self._extend(str(values.field.column(kind)), kind, of_kind)
         self._extend(str(values.field.confidence_column), "double", values.confidences)
 
-    def add_tombstone(self, answer: Answer) -> None:
+    def add_tombstone(self, answer: HasSteps) -> None:
         self._append_keys(answer, None, [None], True)
 
     def _append_keys(
-        self, answer: Answer, step_index: int | None, row_indexes: Sequence[int | None], deleted: bool | None
+        self, answer: HasSteps, step_index: int | None, row_indexes: Sequence[int | None], deleted: bool | None
     ) -> None:
         self._begun = self._count
         count = len(row_indexes)

@@ -63,8 +63,15 @@ def elsewhere() -> Any:
         yield started
 
 
-@pytest.mark.parametrize("place", ["environment", "secrets.toml"])
-@pytest.mark.parametrize("kind", ["pair", "token"])
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        ("pair", "secrets.toml"),
+        ("token", "environment"),
+        pytest.param("pair", "environment", marks=pytest.mark.slow),
+        pytest.param("token", "secrets.toml", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("run", ["ends", "is refused", "is refused later", "fails to load"])
 def test_no_secret_is_shown_or_kept(tmp_path: Path, elsewhere: Sandbox, kind: str, place: str, run: str) -> None:
     with Sandbox(client_id=CLIENT_ID, client_secret=CLIENT_SECRET) as sandbox:

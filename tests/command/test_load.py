@@ -1,4 +1,7 @@
-"""The command as users run it: its exit codes, what it says and where, what it loads and what it asks."""
+"""The command as users run it: its exit codes, what it says and where, what it loads and what it asks.
+
+In a process of its own where that can make a difference (`run`), else in this one (`run_here`), which is much faster.
+"""
 
 import contextlib
 import json
@@ -121,7 +124,7 @@ def test_wrong_usage_is_told_in_one_line(
     for name, content in files.items():
         (command.directory / name).write_bytes(content)
 
-    done = command.run(*arguments, **settings)
+    done = command.run_here(*arguments, **settings)
 
     line = told(done, 2)
     assert all(text in line for text in named), line
@@ -160,12 +163,12 @@ def test_help_shows_the_options_and_exits_0(command: Command) -> None:
 
 def test_an_empty_list_file_makes_the_tables_and_asks_nothing(command: Command, sandbox: Sandbox) -> None:
     (command.directory / "list.txt").write_text("\n# nothing yet\n")
-    done = loaded(command.run("--executions", "list.txt"))
+    done = loaded(command.run_here("--executions", "list.txt"))
     assert "0 executions listed" in done.stdout
     assert sandbox.requests == []
     for table in ("executions", "steps", "cells"):
         assert command.query(f"SELECT count(*) FROM {table}") == [(0,)]
-    loaded(command.run("--executions", "list.txt", "--strict"))
+    loaded(command.run_here("--executions", "list.txt", "--strict"))
 
 
 @pytest.mark.parametrize("there", ["another file", "another dataset", "lost working directory"])
@@ -173,7 +176,7 @@ def test_an_empty_list_makes_the_tables_wherever_they_are_not(
     command: Command, sandbox: Sandbox, tmp_path: Path, there: str
 ) -> None:
     serve(sandbox, "a")
-    loaded(command.run(A))
+    loaded(command.run_here(A))
     arguments = ["--executions", "-"]
     database, schema = command.database, "further_data"
     if there == "another file":  # it exists, and has nothing of ours
@@ -185,7 +188,7 @@ def test_an_empty_list_makes_the_tables_wherever_they_are_not(
         arguments += ["--dataset", schema]
     else:
         shutil.rmtree(command.data_dir)
-    done = loaded(command.run(*arguments, stdin=""))
+    done = loaded(command.run_here(*arguments, stdin=""))
 
     query = done.stdout.partition("try:\n")[2]
     assert command.query(query, database, schema=schema) == []
@@ -198,7 +201,7 @@ def test_lists_add_up_and_duplicates_count_once(command: Command, sandbox: Sandb
     (command.directory / "configured.csv").write_text("x,workflow_id,execution_id\n1,wf,d\n2,wf,a\n")
     stdin = "\n".join(json.dumps({"workflow_id": "wf", "workflow_execution_id": name}) for name in "bca")
     done = loaded(
-        command.run(
+        command.run_here(
             *ids("ab"),
             *("--executions", "-"),
             stdin=stdin,
@@ -222,13 +225,13 @@ def test_configuration_files_are_enough(command: Command, sandbox: Sandbox) -> N
         f'[sources.further_source]\nclient_id = "{sandbox.client_id}"\nclient_secret = "{sandbox.client_secret}"\n'
     )
     command.settings = {}
-    loaded(command.run())
+    loaded(command.run_here())
     assert command.outcomes() == {"a": "completed"}
 
 
 def test_statuses_can_be_configured_in_the_environment(command: Command, sandbox: Sandbox) -> None:
     sandbox.add("wf", "a", {**running("wf", "a"), "status": "Cancelled"})
-    loaded(command.run(A, terminal_statuses='["completed", "cancelled"]'))
+    loaded(command.run_here(A, terminal_statuses='["completed", "cancelled"]'))
     assert command.outcomes() == {"a": "failed"}
 
 
@@ -260,7 +263,7 @@ def test_the_summary_goes_to_standard_output_and_progress_to_standard_error(comm
 def test_json_is_the_summary_as_one_document(command: Command, sandbox: Sandbox) -> None:
     serve(sandbox, "a", {"x": 1})
     sandbox.add("wf", "b", running("wf", "b"))
-    done = loaded(command.run(*ids("ab"), "--json", "--quiet", "--strict", max_wait=0), 3)
+    done = loaded(command.run_here(*ids("ab"), "--json", "--quiet", "--strict", max_wait=0), 3)
     assert done.stderr == ""
     place = {"destination": "duckdb", "dataset": "further_data", "location": f"duckdb:///{command.database}"}
     assert json.loads(done.stdout) == {
@@ -275,7 +278,7 @@ def test_json_is_the_summary_as_one_document(command: Command, sandbox: Sandbox)
         "exit_code": 3,
     }
 
-    done = loaded(command.run("wf/c", "--json", "--quiet", client_secret="wrong"), 1)
+    done = loaded(command.run_here("wf/c", "--json", "--quiet", client_secret="wrong"), 1)
     found = json.loads(done.stdout)
     assert {key: found[key] for key in place} == place
     assert (found["listed"], found["remaining"], found["exit_code"]) == (1, 1, 1)
@@ -284,7 +287,7 @@ def test_json_is_the_summary_as_one_document(command: Command, sandbox: Sandbox)
 
 def test_quiet_shows_nothing_of_a_normal_load(command: Command, sandbox: Sandbox) -> None:
     serve(sandbox, "a")
-    done = loaded(command.run(A, "--quiet"))
+    done = loaded(command.run_here(A, "--quiet"))
     assert (done.stdout, done.stderr) == ("", "")
     assert command.outcomes() == {"a": "completed"}
 
@@ -292,20 +295,20 @@ def test_quiet_shows_nothing_of_a_normal_load(command: Command, sandbox: Sandbox
 def test_quiet_leaves_warnings_and_errors(command: Command, sandbox: Sandbox) -> None:
     serve(sandbox, "a")
     sandbox.add("wf", "b", {**running("wf", "b"), "status": "odd\x1b[2J"}, completed("wf", "b", []))
-    done = loaded(command.run(*ids("ab"), "--quiet"))
+    done = loaded(command.run_here(*ids("ab"), "--quiet"))
     assert done.stdout == ""
     (warning,) = done.stderr.splitlines()
     assert "WARNING" in warning
     assert "odd\\x1b[2J" in warning
-    line = told(command.run("wf/c", "--quiet", client_secret="wrong"), 1)
+    line = told(command.run_here("wf/c", "--quiet", client_secret="wrong"), 1)
     assert "Invalid client credentials" in line
 
 
 def test_the_second_run_warns_of_nothing_either(command: Command, sandbox: Sandbox) -> None:
     serve(sandbox, "a", {"x": 1})
     serve(sandbox, "b", {"x": 2, "y": 3})
-    loaded(command.run("wf/a"))
-    done = loaded(command.run(*ids("ab")))
+    loaded(command.run_here("wf/a"))
+    done = loaded(command.run_here(*ids("ab")))
     assert "WARNING" not in done.stderr
 
 
@@ -364,12 +367,12 @@ def test_strict_exits_3_for_what_did_not_complete_now_or_earlier(command: Comman
     serve(sandbox, "good")
     sandbox.add("wf", "bad", failed("wf", "bad"))
     sandbox.add("wf", "slow", running("wf", "slow"))
-    loaded(command.run("wf/good", "--strict"))
-    loaded(command.run("wf/good", "--strict"))  # loaded earlier
+    loaded(command.run_here("wf/good", "--strict"))
+    loaded(command.run_here("wf/good", "--strict"))  # loaded earlier
     loaded(command.run(*ids(["good", "bad"]), "--strict"), 3)
-    loaded(command.run(*ids(["good", "bad"]), "--strict"), 3)  # failed earlier
-    loaded(command.run(*ids(["good", "bad"])))
-    loaded(command.run(*ids(["good", "slow"]), "--strict", max_wait=0), 3)
+    loaded(command.run_here(*ids(["good", "bad"]), "--strict"), 3)  # failed earlier
+    loaded(command.run_here(*ids(["good", "bad"])))
+    loaded(command.run_here(*ids(["good", "slow"]), "--strict", max_wait=0), 3)
     assert command.outcomes() == {"good": "completed", "bad": "failed", "slow": "running"}
 
 
@@ -380,7 +383,7 @@ def test_refused_credentials_exit_1_with_what_had_arrived(command: Command, sand
     sandbox.add("wf", "d", running("wf", "d"), *[Reply(401, {"detail": "Token revoked"})] * 3)
     if credentials == "token":
         command.settings |= {**NO_CREDENTIALS, "access_token": sandbox.issue_token()}
-    done = loaded(command.run(*ids("abcd"), initial_interval=2, max_interval=2), 1)
+    done = loaded(command.run_here(*ids("abcd"), initial_interval=2, max_interval=2), 1)
     assert done.stderr.splitlines()[-1] == "load.py: 401: Token revoked"
     assert command.outcomes() == dict.fromkeys("abc", "completed")
     assert "1 not ended yet" in done.stdout
@@ -388,7 +391,7 @@ def test_refused_credentials_exit_1_with_what_had_arrived(command: Command, sand
 
 
 def test_credentials_refused_from_the_start_exit_1(command: Command, sandbox: Sandbox) -> None:
-    line = told(command.run(A, "--quiet", client_secret="wrong"), 1)
+    line = told(command.run_here(A, "--quiet", client_secret="wrong"), 1)
     assert "Invalid client credentials" in line
     assert asked(sandbox) == {}
     assert command.outcomes() == {}
@@ -398,14 +401,14 @@ def test_every_execution_unreachable_exits_1(command: Command, sandbox: Sandbox)
     serve(sandbox, "good")
     for name in "ab":
         sandbox.add("wf", name, error(503, "Down"))
-    done = loaded(command.run(*ids("ab"), initial_interval=0.01, max_interval=0.01), 1)
+    done = loaded(command.run_here(*ids("ab"), initial_interval=0.01, max_interval=0.01), 1)
     assert done.stderr.splitlines()[-1] == ("load.py: every execution asked was unreachable, the last with: 503: Down")
     assert asked(sandbox) == {"a": 10, "b": 10}
     assert command.outcomes() == {"a": "unreachable", "b": "unreachable"}
 
-    loaded(command.run(*ids(["a", "good"]), initial_interval=0.01, max_interval=0.01))
+    loaded(command.run_here(*ids(["a", "good"]), initial_interval=0.01, max_interval=0.01))
     sandbox.add("wf", "a", completed("wf", "a", []))
-    loaded(command.run("wf/a"))
+    loaded(command.run_here("wf/a"))
     assert command.outcomes() == {"a": "completed", "b": "unreachable", "good": "completed"}
 
 
@@ -413,7 +416,7 @@ def test_an_api_that_is_not_there_exits_1(command: Command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     settings: dict[str, Any] = {"base_url": f"http://127.0.0.1:{port}", "initial_interval": 0.01, "max_interval": 0.01}
-    done = loaded(command.run(A, **settings), 1)
+    done = loaded(command.run_here(A, **settings), 1)
     assert "connection refused" in done.stderr.splitlines()[-1]
 
 
@@ -429,7 +432,7 @@ def test_a_database_that_cannot_be_made_exits_1(command: Command, sandbox: Sandb
 
 def test_a_working_directory_that_cannot_be_made_exits_1(command: Command, sandbox: Sandbox) -> None:
     command.data_dir.write_text("a file")
-    line = told(command.run(A), 1)
+    line = told(command.run_here(A), 1)
     assert str(command.data_dir) in line
     assert sandbox.requests == []
 
@@ -456,16 +459,16 @@ def test_a_second_run_asks_only_what_has_not_ended(command: Command, sandbox: Sa
     sandbox.add("wf", "b", failed("wf", "b"))
     sandbox.add("wf", "c", running("wf", "c"))
     sandbox.add("wf", "d", error(404))
-    loaded(command.run(*ids("abcd"), max_wait=0))
+    loaded(command.run_here(*ids("abcd"), max_wait=0))
     assert asked(sandbox) == dict.fromkeys("abcd", 1)
 
-    done = loaded(command.run(*ids("abcd"), max_wait=0))
+    done = loaded(command.run_here(*ids("abcd"), max_wait=0))
     assert asked(sandbox) == {"a": 1, "b": 1, "c": 2, "d": 2}
     assert "2 loaded earlier (1 completed, 1 failed)" in done.stdout
 
     shutil.rmtree(command.data_dir)
     serve(sandbox, "c")
-    loaded(command.run(*ids("abcd"), max_wait=0))
+    loaded(command.run_here(*ids("abcd"), max_wait=0))
     assert asked(sandbox) == {"a": 1, "b": 1, "c": 3, "d": 3}
     assert command.outcomes() == {"a": "completed", "b": "failed", "c": "completed", "d": "not_found"}
     assert command.query("SELECT workflow_execution_id, value FROM cells ORDER BY 1") == [("a", "a"), ("c", "c")]
@@ -474,17 +477,17 @@ def test_a_second_run_asks_only_what_has_not_ended(command: Command, sandbox: Sa
 def test_reload_replaces_what_shrank(command: Command, sandbox: Sandbox) -> None:
     serve(sandbox, "a", {"x": 1, "y": 2}, {"x": 3})
     serve(sandbox, "b", {"x": 4})
-    loaded(command.run(*ids("ab")))
+    loaded(command.run_here(*ids("ab")))
     serve(sandbox, "a", {"x": 5})
     sandbox.add("wf", "b", completed("wf", "b", []))
-    loaded(command.run(*ids("ab"), "--reload"))
+    loaded(command.run_here(*ids("ab"), "--reload"))
     assert asked(sandbox) == {"a": 2, "b": 2}
     assert command.query("SELECT workflow_execution_id, field, value FROM cells") == [("a", "x", "5")]
     assert command.query("SELECT workflow_execution_id, row_count FROM steps") == [("a", 1)]
     assert command.query("SELECT workflow_execution_id, x FROM rows_extract") == [("a", 5.0)]
 
     sandbox.add("wf", "a", error(404))
-    done = loaded(command.run("wf/a", "--reload", "--strict"))
+    done = loaded(command.run_here("wf/a", "--reload", "--strict"))
     assert "what was loaded of it stays" in done.stderr
     assert command.query("SELECT value FROM cells") == [("5",)]
 
@@ -492,21 +495,21 @@ def test_reload_replaces_what_shrank(command: Command, sandbox: Sandbox) -> None
 def test_max_wait_of_0_asks_each_once(command: Command, sandbox: Sandbox) -> None:
     for name in "abc":
         serve(sandbox, name, after=None)
-    loaded(command.run(*ids("abc"), "--max-wait", "0", max_wait=60))
+    loaded(command.run_here(*ids("abc"), "--max-wait", "0", max_wait=60))
     assert asked(sandbox) == dict.fromkeys("abc", 1)
     assert command.outcomes() == dict.fromkeys("abc", "running")
 
 
 def test_the_dataset_can_be_named(command: Command, sandbox: Sandbox) -> None:
     serve(sandbox, "a")
-    done = loaded(command.run(A, "--dataset", "claims_2025"))
+    done = loaded(command.run_here(A, "--dataset", "claims_2025"))
     assert "dataset claims_2025," in done.stdout
     assert command.query("SELECT value FROM cells", schema="claims_2025") == [("a",)]
 
 
 def test_what_a_dataset_is_called_in_the_destination_is_told(command: Command, sandbox: Sandbox) -> None:
     serve(sandbox, "a")
-    done = loaded(command.run(A, "--dataset", "ClaimsOf2025"))
+    done = loaded(command.run_here(A, "--dataset", "ClaimsOf2025"))
     query = done.stdout.partition("try:\n")[2]
     assert command.query(query.replace("c.confidence < 0.7", "true"), schema="main")[0][4] == "a"
 
@@ -515,7 +518,7 @@ def test_the_destination_is_as_configured(command: Command, sandbox: Sandbox, tm
     serve(sandbox, "a")
     elsewhere = tmp_path / "elsewhere.duckdb"
     command.environment["DESTINATION__DUCKDB__CREDENTIALS"] = str(elsewhere)
-    done = loaded(command.run(A, "--destination", "duckdb"))
+    done = loaded(command.run_here(A, "--destination", "duckdb"))
     assert str(elsewhere) in done.stdout
     assert not command.database.exists()
     assert command.query("SELECT value FROM cells", elsewhere) == [("a",)]
@@ -560,7 +563,7 @@ def test_the_demo_loads_what_the_sandbox_serves_cell_for_cell(command: Command, 
     command.settings = {"executions": '["wf/other"]', "access_token": "t", "client_id": "half", "reload": None}
     database = command.directory / "further_demo.duckdb"
 
-    done = loaded(command.run("--demo"))
+    done = loaded(command.run_here("--demo"))
 
     demo = demo_executions()
     payloads = {execution.execution_id: execution.payload for execution in demo}
@@ -578,7 +581,7 @@ def test_the_demo_loads_what_the_sandbox_serves_cell_for_cell(command: Command, 
     assert "WARNING" not in done.stderr
 
     first = command.query("SELECT max(_dlt_load_id) FROM executions", database)[0][0]
-    done = loaded(command.run("--demo", "--max-wait", "0"))
+    done = loaded(command.run_here("--demo", "--max-wait", "0"))
     assert "23 loaded earlier (22 completed, 1 failed)" in done.stdout
     again = command.query(f"SELECT workflow_id, poll_outcome FROM executions WHERE _dlt_load_id > '{first}'", database)
     assert again == [(SUBMISSION_WORKFLOW, "running")]

@@ -1,6 +1,5 @@
 """Parts of one list: which executions they hold, and loads of all of them side by side into one PostgreSQL."""
 
-import runpy
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from further_source.executions import ExecutionId
 from further_source.lock import only_load
 from further_source.manifest import shard
 from further_source.sandbox import Sandbox, cell, completed, step
-from tests.support.command import LOAD, WORKFLOW, Command, asked, cells_of, finish, ids, loaded, serve, told
+from tests.support.command import WORKFLOW, Command, asked, cells_of, finish, ids, loaded, serve, told
 
 COUNT = 4
 KEYS = ["workflow_id", "workflow_execution_id", "step_index", "row_index", "_dlt_load_id", "_deleted"]
@@ -69,23 +68,17 @@ def command(tmp_path: Path, sandbox: Sandbox) -> Command:
 
 
 @pytest.mark.parametrize("part", ["0/8", "9/8", "a/b", "8", "1/", "/8", "-1/8", "1/8/2", "1.0/2", "", "٣/8", "1 / 8"])
-def test_a_part_that_is_none_is_wrong_usage(part: str, capsys: pytest.CaptureFixture[str]) -> None:
-    parse_arguments = runpy.run_path(str(LOAD))["parse_arguments"]
-
-    with pytest.raises(SystemExit) as raised:
-        parse_arguments(["wf/a", f"--shard={part}"])
-
-    assert raised.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"load.py: argument --shard: {part!r} is no K/N with K from 1 to N"
+def test_a_part_that_is_none_is_wrong_usage(part: str, command: Command) -> None:
+    line = told(command.run_here("wf/a", f"--shard={part}"), 2)
+    assert line == f"argument --shard: {part!r} is no K/N with K from 1 to N"
 
 
 def test_invented_executions_have_no_parts(command: Command) -> None:
-    assert "--shard" in told(command.run("--demo", "--shard", "1/2"), 2)
+    assert "--shard" in told(command.run_here("--demo", "--shard", "1/2"), 2)
 
 
 def test_duckdb_takes_no_loads_side_by_side(command: Command, sandbox: Sandbox) -> None:
-    assert "DuckDB" in told(command.run("wf/a", "--shard", "1/2"), 2)
+    assert "DuckDB" in told(command.run_here("wf/a", "--shard", "1/2"), 2)
 
     assert not sandbox.requests
     assert not any(command.directory.glob("*.duckdb"))
@@ -94,7 +87,7 @@ def test_duckdb_takes_no_loads_side_by_side(command: Command, sandbox: Sandbox) 
 def test_files_take_no_loads_side_by_side(command: Command, sandbox: Sandbox) -> None:
     command.environment["DESTINATION__FILESYSTEM__BUCKET_URL"] = str(command.directory / "lake")
 
-    assert "SQL" in told(command.run("wf/a", "--shard", "1/2", "--destination", "filesystem"), 2)
+    assert "SQL" in told(command.run_here("wf/a", "--shard", "1/2", "--destination", "filesystem"), 2)
     assert not sandbox.requests
 
 
@@ -139,14 +132,14 @@ def test_a_part_is_a_pipeline_of_its_own_with_a_lock_of_its_own(
     pipelines = command.data_dir / "pipelines"
     with only_load("further", str(pipelines)), only_load("further_shard_1_of_2", str(pipelines)):
         assert "pipeline further_shard_1_of_2 is running" in told(
-            command.run(*ids(names), "--shard=1/2", *postgres), 75
+            command.run_here(*ids(names), "--shard=1/2", *postgres), 75
         )
-        loaded(command.run(*ids(names), "--shard=2/2", *postgres))
+        loaded(command.run_here(*ids(names), "--shard=2/2", *postgres))
     (second,) = zip(*query("SELECT workflow_execution_id FROM executions"), strict=True)
     assert 0 < len(second) < 12
     assert asked(sandbox) == Counter(second)
 
-    loaded(command.run(*ids(names), "--shard=1/2", *postgres))
+    loaded(command.run_here(*ids(names), "--shard=1/2", *postgres))
 
     assert query("SELECT count(*) FROM executions") == [(12,)]
     assert asked(sandbox) == Counter(names)
@@ -167,9 +160,9 @@ def test_all_lists_are_cut_and_another_number_of_parts_asks_nothing_again(
 
     for part in ("1/2", "2/2"):
         before = asked(sandbox).total()
-        loaded(command.run(*arguments, "--shard", part))
+        loaded(command.run_here(*arguments, "--shard", part))
         assert 0 < asked(sandbox).total() - before < 8
-    loaded(command.run(*arguments, "--shard", "1/1"))
+    loaded(command.run_here(*arguments, "--shard", "1/1"))
 
     assert query("SELECT count(*) FROM executions") == [(8,)]
     assert asked(sandbox) == Counter(names)
@@ -184,7 +177,7 @@ def test_a_part_that_replaces_takes_away_what_another_one_loaded(
     for part, name, value in (("1/1", "Old", 1), (f"{index}/2", "New", "x")):
         steps = [step(name, [{"a": cell(value, 0.5)}])]
         sandbox.serve(*execution, completed(*execution, steps))
-        loaded(command.run(str(execution), "--shard", part, "--reload", *postgres))
+        loaded(command.run_here(str(execution), "--shard", part, "--reload", *postgres))
 
     assert query("SELECT count(*) FROM rows_old") == [(0,)]
     assert query("SELECT workflow_execution_id, a FROM rows_new") == [(execution.workflow_execution_id, "x")]
@@ -264,7 +257,7 @@ def test_a_table_that_another_load_made_first_is_no_failure(
 ) -> None:
     serve(sandbox, "ex")
 
-    loaded(command.run("wf/ex", "--shard=1/1", *postgres))
+    loaded(command.run_here("wf/ex", "--shard=1/1", *postgres))
 
     assert query("SELECT workflow_execution_id FROM executions") == [("ex",)]
     assert query("SELECT last_value FROM public.refused")[0][0] > 2

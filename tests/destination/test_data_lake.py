@@ -3,7 +3,6 @@
 import gzip
 import json
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from further_source.command.failures import as_further_error
 from further_source.run import Report
 from further_source.sandbox import Sandbox, cell, completed, failed, running, step
 from tests.conftest import MakePipeline
+from tests.support.command import Command, told
 from tests.support.documents import PROJECT, Document
 from tests.support.loading import WORKFLOW, asked, cells_of, serve_rows, source_of
 
@@ -343,40 +343,33 @@ def test_a_list_on_s3(sandbox: Sandbox, s3: str, make_pipeline: MakePipeline, mo
     assert asked(sandbox) == {"a": 1, "b": 1}
 
 
+@pytest.fixture
+def command(sandbox: Sandbox, tmp_path: Path) -> Command:
+    command = Command(tmp_path, sandbox)
+    command.environment["DESTINATION__FILESYSTEM__BUCKET_URL"] = str(tmp_path / "lake")
+    return command
+
+
 @pytest.mark.parametrize("table_format", ["delta", "iceberg"])
 def test_the_command_takes_the_table_format_from_the_configuration(
-    table_format: str, sandbox: Sandbox, tmp_path: Path
+    table_format: str, sandbox: Sandbox, command: Command, tmp_path: Path
 ) -> None:
     serve_rows(sandbox, "a", cells_of(amount=1))
-    ran = run_command(sandbox, tmp_path, table_format)
-    again = run_command(sandbox, tmp_path, table_format)
+    command.environment["DESTINATION__FILESYSTEM__TABLE_FORMAT"] = table_format
+    ran = command.run(f"{WORKFLOW}/a", "--destination", "filesystem", "--quiet")
+    again = command.run_here(f"{WORKFLOW}/a", "--destination", "filesystem", "--quiet")
 
     assert (ran.returncode, ran.stderr) == (0, "")
     assert (again.returncode, again.stderr) == (0, "")
     assert asked(sandbox) == {"a": 1}
-    lake = Lake(str(tmp_path / "lake"), table_format, tmp_path / "dlt" / "pipelines")
+    lake = Lake(str(tmp_path / "lake"), table_format, command.data_dir / "pipelines")
     assert [row["amount"] for row in lake.rows("rows_extract")] == [1.0]
 
 
-def test_another_table_format_is_wrong_configuration(sandbox: Sandbox, tmp_path: Path) -> None:
-    ran = run_command(sandbox, tmp_path, "hudi")
+def test_another_table_format_is_wrong_configuration(sandbox: Sandbox, command: Command, tmp_path: Path) -> None:
+    command.environment["DESTINATION__FILESYSTEM__TABLE_FORMAT"] = "hudi"
+    line = told(command.run_here(f"{WORKFLOW}/a", "--destination", "filesystem"), 2)
 
-    assert ran.returncode == 2
-    assert ran.stderr == "load.py: destination.filesystem.table_format: 'hudi' is neither delta nor iceberg\n"
+    assert line == "destination.filesystem.table_format: 'hudi' is neither delta nor iceberg"
     assert not asked(sandbox)
     assert not (tmp_path / "lake").exists()
-
-
-def run_command(sandbox: Sandbox, directory: Path, table_format: str) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **os.environ,
-        "DESTINATION__FILESYSTEM__BUCKET_URL": str(directory / "lake"),
-        "DESTINATION__FILESYSTEM__TABLE_FORMAT": table_format,
-        "SOURCES__FURTHER_SOURCE__BASE_URL": sandbox.base_url,
-        "SOURCES__FURTHER_SOURCE__ACCESS_TOKEN": sandbox.issue_token(),
-    }
-    command = [sys.executable, str(LOAD), f"{WORKFLOW}/a", "--destination", "filesystem", "--quiet"]
-    return subprocess.run(command, env=environment, cwd=directory, capture_output=True, text=True)
-
-
-LOAD = Path(__file__).parents[2] / "pipelines" / "load.py"

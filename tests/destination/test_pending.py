@@ -65,7 +65,7 @@ def test_what_arrived_waits_for_the_destination_and_is_loaded_first(
     payloads = [serve(sandbox, "a", {"x": 1}, {"x": 2}, after=2), serve(sandbox, "b")]
     if not first:
         payloads.append(serve(sandbox, "earlier"))
-        loaded(command.run("wf/earlier"))
+        loaded(command.run_here("wf/earlier"))
 
     done = fail_to_load(command, sandbox, "a")
 
@@ -78,7 +78,7 @@ def test_what_arrived_waits_for_the_destination_and_is_loaded_first(
     assert pending(command)
 
     asked_for_a = asked(sandbox)["a"]
-    done = loaded(command.run(*ids("ab")))
+    done = loaded(command.run_here(*ids("ab")))
     assert asked(sandbox)["a"] == asked_for_a
     assert "1 loaded earlier (1 completed)" in done.stdout
     assert command.outcomes() == dict.fromkeys(["a", "b"] if first else ["a", "b", "earlier"], "completed")
@@ -91,10 +91,10 @@ def test_a_destination_that_is_still_away_keeps_it_waiting(command: Command, san
     loaded(fail_to_load(command, sandbox, "a"), 1)
     asked_so_far = asked(sandbox)
     with held(command.database):
-        line = told(command.run("wf/a", "--quiet"), 1)
+        line = told(command.run_here("wf/a", "--quiet"), 1)
     assert line.endswith(f"{PENDING}, and the next run loads it first")
     assert asked(sandbox) == asked_so_far
-    loaded(command.run("wf/a"))
+    loaded(command.run_here("wf/a"))
     assert asked(sandbox) == asked_so_far
     assert stored_cells(command) == cells_of(payloads)
 
@@ -102,7 +102,7 @@ def test_a_destination_that_is_still_away_keeps_it_waiting(command: Command, san
 def test_a_destination_that_is_away_from_the_start_leaves_nothing_pending(command: Command, sandbox: Sandbox) -> None:
     serve(sandbox, "a")
     with held(command.database):
-        line = told(command.run("wf/a"), 1)
+        line = told(command.run_here("wf/a"), 1)
     assert "destination duckdb failed" in line
     assert PENDING not in line
     assert sandbox.requests == []
@@ -112,7 +112,7 @@ def test_a_destination_that_is_away_from_the_start_leaves_nothing_pending(comman
 def test_what_was_pending_is_loaded_though_the_list_is_empty(command: Command, sandbox: Sandbox) -> None:
     payloads = [serve(sandbox, "a", after=2)]
     loaded(fail_to_load(command, sandbox, "a"), 1)
-    loaded(command.run("--executions", "-", stdin=""))
+    loaded(command.run_here("--executions", "-", stdin=""))
     assert stored_cells(command) == cells_of(payloads)
 
 
@@ -133,18 +133,18 @@ def test_a_load_that_can_never_succeed_is_named_and_can_be_got_past(
     command: Command, sandbox: Sandbox, way: str, broken: str
 ) -> None:
     payloads = [serve(sandbox, "old", {"x": "0"}), serve(sandbox, "a", {"x": "1"}, {"x": "2"})]
-    loaded(command.run("wf/old"))
+    loaded(command.run_here("wf/old"))
     breaks, mends = BROKEN[broken]
     execute(command, breaks)
 
-    done = loaded(command.run(*ids(["old", "a"])), 1)
+    done = loaded(command.run_here(*ids(["old", "a"])), 1)
     line = done.stderr.splitlines()[-1]
     assert line.startswith("load.py: destination duckdb failed: table cells: ")
     assert f"{PENDING}: mend the destination and run again" in line
     assert "`dlt --yes pipeline further abort-packages`" in line
     assert done.stdout == ""
 
-    again = loaded(command.run(*ids(["old", "a"]), "--quiet"), 1)
+    again = loaded(command.run_here(*ids(["old", "a"]), "--quiet"), 1)
     assert "table cells" in again.stderr.splitlines()[-1]
     assert asked(sandbox) == {"old": 1, "a": 1}
 
@@ -153,7 +153,7 @@ def test_a_load_that_can_never_succeed_is_named_and_can_be_got_past(
         assert aborted.returncode == 0, aborted.stdout + aborted.stderr
         assert pending(command) == []
     execute(command, mends)
-    loaded(command.run(*ids(["old", "a"])))
+    loaded(command.run_here(*ids(["old", "a"])))
     assert asked(sandbox) == {"old": 1, "a": 2 if way == "abort" else 1}
     assert command.outcomes() == {"old": "completed", "a": "completed"}
     assert stored_cells(command) == cells_of(payloads)
@@ -197,21 +197,21 @@ def endless_load(command: Command, sandbox: Sandbox, *arguments: str) -> Iterato
 def test_a_second_load_exits_75_at_once_and_harms_nothing(command: Command, sandbox: Sandbox) -> None:
     payload = serve(sandbox, "other")
     with endless_load(command, sandbox) as first:
-        line = told(command.run("wf/other"), 75)
+        line = told(command.run_here("wf/other"), 75)
         assert "another load of pipeline further is running" in line
-        assert told(command.run("wf/other", "--quiet"), 75) == line
+        assert told(command.run_here("wf/other", "--quiet"), 75) == line
         assert asked(sandbox)["other"] == 0
         assert first.poll() is None
 
         slow = serve(sandbox, "slow")
         loaded(finish(first))
-    loaded(command.run(*ids(["other", "slow"])))
+    loaded(command.run_here(*ids(["other", "slow"])))
     assert stored_cells(command) == cells_of([slow, payload])
 
 
 def test_wrong_usage_is_told_though_another_load_is_running(command: Command, sandbox: Sandbox) -> None:
     with endless_load(command, sandbox):
-        assert "'oops'" in told(command.run("oops"), 2)
+        assert "'oops'" in told(command.run_here("oops"), 2)
 
 
 def test_another_pipelines_directory_is_another_load(command: Command, sandbox: Sandbox, tmp_path: Path) -> None:
@@ -230,5 +230,5 @@ def test_the_lock_goes_with_its_process(command: Command, sandbox: Sandbox, numb
         first.send_signal(number)
         finish(first)
         serve(sandbox, "slow")
-        loaded(command.run("wf/slow"))
+        loaded(command.run_here("wf/slow"))
     assert command.outcomes() == {"slow": "completed"}

@@ -8,9 +8,11 @@ from typing import Any
 import dlt
 import duckdb
 import pytest
+from dlt.common.normalizers.naming.snake_case import NamingConvention
 
 from further_source import Report, further_source, run_in_slices
 from further_source.command.display import review_query, summary, text_table
+from further_source.names import column_name
 from further_source.pipeline import PipelineSettings
 from further_source.sandbox import Sandbox, demo_executions
 from further_source.settings import DATASET_NAME
@@ -175,8 +177,10 @@ def test_items_of_cells_that_are_arrays_become_rows(demo: Demo) -> None:
 def test_fields_of_changing_type_have_variant_columns(demo: Demo) -> None:
     fields = {field for _, field, _ in rows_of(demo, "Fields that have changed")}
 
-    variants = {column for _, column, _ in rows_of(demo, "The columns that hold them")}
-    assert {column.partition("__v_")[0] for column in variants} == fields
+    found = rows_of(demo, "The columns that hold them")
+    assert {field for _, field, *_ in found} == fields
+    for table, _, *columns in found:
+        assert {*filter(None, columns)} <= demo.columns(table).keys()
 
 
 def test_a_pivot_has_a_row_for_each_row_of_the_wide_table(demo: Demo) -> None:
@@ -189,7 +193,7 @@ def test_a_pivot_has_a_row_for_each_row_of_the_wide_table(demo: Demo) -> None:
     assert len(rows_of(demo, "One execution as a table again")) == count > 0
 
 
-@pytest.mark.parametrize("table", ["executions", "steps", "cells"])
+@pytest.mark.parametrize("table", ["executions", "steps", "cells", "fields"])
 def test_the_columns_of_a_table_are_documented_with_their_types(demo: Demo, table: str) -> None:
     columns = demo.columns(table)
     if table == "executions":  # what is not always there is told in words
@@ -214,8 +218,16 @@ def test_the_key_columns_of_the_wide_tables_are_documented(demo: Demo) -> None:
             assert re.search(r"__confidence$|__v_(text|double|bool)$", column), (table, column)
 
 
+def test_names_become_columns_as_documented() -> None:
+    _, table = TABLES.tables("rows_...")
+
+    assert table[0] == ["field", "column"]
+    for field, column in table[1:]:
+        assert column_name(names(field)[0], NamingConvention()) == names(column)[0]
+
+
 def documented_columns(heading: str) -> dict[str, str]:
-    [[header, *rows]] = TABLES.tables(heading)
+    header, *rows = TABLES.tables(heading)[0]
     assert header == ["column", "type", "meaning"]
     return {name: TYPES[data_type] for column, data_type, _ in rows for name in names(column)}
 

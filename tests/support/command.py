@@ -1,5 +1,6 @@
-"""The real command in a process of its own, away from this machine's configuration."""
+"""The real command, away from this machine's configuration: in a process of its own, or in this one."""
 
+import io
 import os
 import signal
 import subprocess
@@ -12,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pytest
+from dlt.common import logger
+from dlt.common.configuration.container import Container
+from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 
+from further_source.command.arguments import load_parser
+from further_source.command.main import main
 from further_source.jsontext import dumps
 from further_source.sandbox import Sandbox, cell, completed, step
 
@@ -74,6 +81,23 @@ class Command:
         ) as process:
             return finish(process, stdin)
 
+    def run_here(self, *arguments: str, stdin: str = "", **settings: Any) -> "subprocess.CompletedProcess[str]":
+        """As `run`, but in this process, which has imported dlt already: that takes longer than most loads.
+
+        Not for what depends on a process: signals, streams of another kind or encoding, and how the command ends.
+        """
+        out, err = Captured(), Captured()
+        with _another_process(self.directory, self.env(**settings)) as patch:
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            Container()[PluggableRunContext].reload(str(self.directory))  # with a log on this standard error
+            try:
+                code = main(arguments, parser=load_parser(LOAD.name))
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else 0
+        return subprocess.CompletedProcess([LOAD.name, *arguments], code, out.text, err.text)
+
     def query(self, sql: str, database: Path | None = None, *, schema: str = "further_data") -> list[tuple[Any, ...]]:
         with duckdb.connect(str(database or self.database), read_only=True) as connection:
             connection.execute(f"USE {schema}")
@@ -83,6 +107,39 @@ class Command:
         rows = self.query("SELECT workflow_execution_id, poll_outcome FROM executions")
         assert len(rows) == len(dict(rows)), "an execution has two rows"
         return dict(rows)
+
+
+class Captured(io.TextIOWrapper):
+    """A standard stream that is no terminal; `text` is what was written."""
+
+    def __init__(self) -> None:
+        self._bytes = io.BytesIO()
+        super().__init__(self._bytes, encoding="utf-8", write_through=True)
+
+    @property
+    def text(self) -> str:
+        return self._bytes.getvalue().decode()
+
+
+@contextmanager
+def _another_process(directory: Path, environment: dict[str, str]) -> Iterator[pytest.MonkeyPatch]:
+    """What is a process's own is that of another one within: environment, directory, signals, and dlt's log."""
+    before = Path.cwd()
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            patch.delenv(name)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.chdir(directory)
+        for name in ("handlers", "filters"):
+            patch.setattr(logger.LOGGER, name, [])
+        try:
+            yield patch
+        finally:
+            for number, handler in signals.items():
+                signal.signal(number, handler)
+    Container()[PluggableRunContext].reload(str(before))
 
 
 def finish(process: "subprocess.Popen[str]", stdin: str | None = None) -> "subprocess.CompletedProcess[str]":

@@ -7,13 +7,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import dlt
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from further_source.sandbox import Sandbox, completed, step
 from tests.support.loading import WORKFLOW, cells_of, query, records, source_of, tables
 
-FEW = settings(max_examples=8, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+REPEATABLE = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 AWKWARD = [
     "value", "confidence_score", "_row", "_dlt_id", "_dlt_load_id", "_deleted", "workflow_id", "step_index", "a", "A",
     "a__confidence", "a__v_text", "a__v_double", "external_id", "poll_outcome", "", "__", "\x00", "\ud800", "select",
@@ -70,11 +71,24 @@ def load(bodies: list[Any], *, after: list[Any] | None = None) -> tuple[list[dic
         return records(pipeline, "executions"), good[0][0], tables(pipeline)
 
 
-@FEW
-@given(st.lists(st.tuples(OVERRIDES, EXTRAS), min_size=10, max_size=10))
-def test_any_json_in_any_place_loads_and_harms_no_neighbour(
-    answers: list[tuple[dict[str, Any], dict[str, Any]]],
-) -> None:
+ANSWERS = st.lists(st.tuples(OVERRIDES, EXTRAS), min_size=10, max_size=10)
+BODIES = st.lists(st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()), min_size=10, max_size=10)
+
+
+@settings(REPEATABLE, max_examples=2)
+@given(ANSWERS)
+def test_any_json_in_any_place_loads_and_harms_no_neighbour(answers: list[Any]) -> None:
+    assert_loaded_beside_good_ones(answers)
+
+
+@pytest.mark.slow
+@settings(REPEATABLE, max_examples=12)
+@given(ANSWERS)
+def test_much_json_in_any_place_loads_and_harms_no_neighbour(answers: list[Any]) -> None:
+    assert_loaded_beside_good_ones(answers)
+
+
+def assert_loaded_beside_good_ones(answers: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
     def body(override: dict[str, Any], extra: dict[str, Any]) -> Any:
         kept = {key: value for key, value in extra.items() if key not in ("workflow_id", "status")}
         return lambda name: {**completed(WORKFLOW, name, []), **kept, **override}
@@ -88,9 +102,20 @@ def test_any_json_in_any_place_loads_and_harms_no_neighbour(
     assert len(names) <= 4 + step_count
 
 
-@settings(FEW, max_examples=4)
-@given(st.lists(st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()), min_size=10, max_size=10))
+@settings(REPEATABLE, max_examples=2)
+@given(BODIES)
 def test_any_bytes_in_place_of_an_answer_end_as_one_row(bodies: list[bytes]) -> None:
+    assert_end_as_one_row_each(bodies)
+
+
+@pytest.mark.slow
+@settings(REPEATABLE, max_examples=8)
+@given(BODIES)
+def test_many_bytes_in_place_of_an_answer_end_as_one_row(bodies: list[bytes]) -> None:
+    assert_end_as_one_row_each(bodies)
+
+
+def assert_end_as_one_row_each(bodies: list[bytes]) -> None:
     executions, good, names = load([lambda name, body=body: body for body in bodies])
 
     assert len(executions) == 20

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import dlt
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -96,9 +97,24 @@ def rebuilt(steps: list[dict[str, Any]], cells: list[dict[str, Any]]) -> list[di
     return found
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.lists(STEPS, max_size=3), min_size=10, max_size=20))
+REPEATABLE = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+EXECUTIONS = st.lists(st.lists(STEPS, max_size=3), min_size=10, max_size=20)
+
+
+@settings(REPEATABLE, max_examples=3)
+@given(EXECUTIONS)
 def test_steps_can_be_rebuilt_from_the_tables(executions: list[list[dict[str, Any]]]) -> None:
+    assert_can_be_rebuilt(executions)
+
+
+@pytest.mark.slow
+@settings(REPEATABLE, max_examples=30)
+@given(EXECUTIONS)
+def test_steps_of_many_kinds_can_be_rebuilt_from_the_tables(executions: list[list[dict[str, Any]]]) -> None:
+    assert_can_be_rebuilt(executions)
+
+
+def assert_can_be_rebuilt(executions: list[list[dict[str, Any]]]) -> None:
     with Sandbox() as sandbox, TemporaryDirectory() as directory:
         for number, steps in enumerate(executions):
             sandbox.serve(WORKFLOW, f"ex{number:02}", completed(WORKFLOW, f"ex{number:02}", steps))

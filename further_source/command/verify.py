@@ -1,0 +1,82 @@
+"""`further-source verify`: whether all is there that the answers had."""
+
+import argparse
+import json
+
+import dlt
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
+
+from further_source.command import exit_codes
+from further_source.command.failures import as_further_error, hide_tracebacks
+from further_source.command.signals import Stop
+from further_source.console import show
+from further_source.destination.dataset import can_be_shared, first_wide_tables
+from further_source.destination.stored import Incomplete, incomplete_executions, missing_wide_rows
+from further_source.exceptions import ConfigurationError, FurtherError
+from further_source.lock import only_load
+from further_source.pipeline import PipelineSettings, pipeline_settings, set_defaults
+from further_source.rebuilding import rebuild
+from further_source.run import run_in_slices
+from further_source.settings import PIPELINE_NAME
+from further_source.source import further_source
+
+__all__ = ["run"]
+
+
+def run(options: argparse.Namespace, stop: Stop) -> int:
+    """Names what is incomplete, or asks the API for it again; exit code 3 where something is left."""
+    set_defaults()
+    hide_tracebacks()
+    settings = pipeline_settings(PIPELINE_NAME, destination=options.destination, dataset_name=options.dataset)
+    with only_load(settings.pipeline_name, settings.pipelines_dir):
+        pipeline = settings.make()
+        if not can_be_shared(pipeline):
+            raise ConfigurationError(f"verify: destination {settings.destination_name} knows no SQL")
+        try:
+            incomplete, missing = _look(pipeline)
+            if options.repair and (incomplete or missing):
+                stop.anything_to_load = True
+                _repair(pipeline, settings, incomplete, stop)
+                incomplete, missing = _look(pipeline)
+        except Exception as error:
+            raise as_further_error(error, pipeline) from error
+    _show(incomplete, missing, as_json=options.json)
+    return exit_codes.NOT_COMPLETED if incomplete or missing else exit_codes.OK
+
+
+def _look(pipeline: dlt.Pipeline) -> tuple[list[Incomplete], int]:
+    """The executions that are incomplete, and how many rows too few all wide tables have (too many: below 0)."""
+    first = first_wide_tables(pipeline)
+    with pipeline.sql_client() as client:
+        try:
+            return incomplete_executions(client), missing_wide_rows(client, first) if first else 0
+        except DestinationUndefinedEntity:
+            raise FurtherError("nothing is loaded into this dataset yet") from None
+
+
+def _repair(pipeline: dlt.Pipeline, settings: PipelineSettings, incomplete: list[Incomplete], stop: Stop) -> None:
+    if incomplete:
+        source = further_source(executions=[one.execution for one in incomplete], executions_file="", reload=True)
+        run_in_slices(pipeline, source, stop=stop, table_format=settings.table_format)
+    first = first_wide_tables(pipeline)
+    with pipeline.sql_client() as client:
+        missing = missing_wide_rows(client, first) if first else 0
+    if missing and not stop():
+        rebuild(pipeline)
+
+
+def _show(incomplete: list[Incomplete], missing: int, *, as_json: bool) -> None:
+    if as_json:
+        executions = [{**one.execution._asdict(), **_counts(one)} for one in incomplete]
+        show(json.dumps({"incomplete": executions, "missing_wide_rows": missing}, indent=2))
+        return
+    lines = [str(one) for one in incomplete]
+    if missing:
+        lines.append(
+            f"wide tables: {abs(missing)} rows too {'few' if missing > 0 else 'many'}: run `further-source rebuild`"
+        )
+    show("\n".join(lines) or "complete")
+
+
+def _counts(one: Incomplete) -> dict[str, int]:
+    return {"step_count": one.step_count, "steps": one.steps, "cell_count": one.cell_count, "cells": one.cells}

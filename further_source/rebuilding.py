@@ -1,0 +1,79 @@
+"""Wide tables made anew from `cells` and `steps`, asking the API nothing."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import dlt
+from dlt.common.schema.utils import new_table
+from dlt.common.storages.load_package import commit_load_package_state
+
+from further_source.destination.dataset import Dataset, can_be_shared
+from further_source.destination.pending import load_pending
+from further_source.destination.postgres import keep_empty_texts
+from further_source.destination.stored import stored_answers
+from further_source.destination.strategy import loading_of
+from further_source.exceptions import ConfigurationError
+from further_source.garbage import rarely_collected
+from further_source.records import WideRecords
+from further_source.source import rebuilding_source
+from further_source.tables.columns import FIELDS, ROWS
+from further_source.tables.rows import fields_table, wide_tables
+
+__all__ = ["rebuild"]
+
+
+def rebuild(pipeline: dlt.Pipeline, step_name: str | None = None) -> Counter[str]:
+    """Drops the wide tables and `fields`, and makes them anew from what is loaded.
+
+    For tables or columns that somebody dropped, for loads that ran with `row_tables` off, and for columns that were
+    given names or types by other rules. Columns are decided in the order in which the cells were loaded. The tables are
+    dropped right before the new ones are loaded; a rebuild that is killed is ended by the next run of the pipeline.
+
+    Args:
+        pipeline: Its destination knows SQL. No other load may write to its dataset meanwhile.
+        step_name: Only the tables of the steps of this name.
+
+    Returns:
+        How many rows each wide table has now.
+
+    Raises:
+        ConfigurationError: The destination knows no SQL, or nothing of that step is loaded.
+        dlt.pipeline.exceptions.PipelineStepFailed: As of `pipeline.run`.
+    """
+    if not can_be_shared(pipeline):
+        raise ConfigurationError("rebuild: the destination knows no SQL: load into a new dataset")
+    if pipeline.has_pending_data:
+        load_pending(pipeline)
+    counts: Counter[str] = Counter()
+    with rarely_collected():
+        pipeline.run(rebuilding_source(lambda: _pages(step_name, counts)))
+    return counts
+
+
+def _pages(step_name: str | None, counts: Counter[str]) -> Iterator[WideRecords]:
+    pipeline, schema = dlt.current.pipeline(), dlt.current.source_schema()
+    package = dlt.current.load_package_state()
+    load_id = package["load_id"]
+    loading = loading_of(pipeline, None)
+    keep_empty_texts(pipeline.destination)
+    dataset = Dataset(pipeline, loading, schema)
+    fields, dropped = dataset.begin_anew(step_name)
+    if step_name is not None and not dropped:
+        with pipeline.sql_client() as client:
+            if not any(stored_answers(client, step_name)):
+                raise ConfigurationError(f"rebuild: no step {step_name!r} is loaded")
+    # dlt drops these before it loads the package, in the staging dataset too.
+    package["state"]["dropped_tables"] = [
+        new_table(name, write_disposition="append") for name in (*dropped, FIELDS.name)
+    ]
+    commit_load_package_state()
+    for name in (*dropped, FIELDS.name):
+        schema.tables.pop(name, None)
+    rows, of_fields = loading.hints(ROWS), loading.hints(FIELDS)
+    with pipeline.sql_client() as client:
+        for answers in stored_answers(client, step_name):
+            for name, table in wide_tables(answers, fields, load_id):
+                counts[name] += table.num_rows
+                yield WideRecords(name, loading.keyed(ROWS, table), rows)
+    recorded = [*fields.recorded, *dataset.recorded_of_answers()]
+    yield WideRecords(FIELDS.name, fields_table(recorded, load_id), of_fields)

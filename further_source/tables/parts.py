@@ -1,0 +1,64 @@
+"""Large answers, read part by part: all at once they would take ten times the memory of their text."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import msgspec
+
+from further_source import jsontext
+from further_source.tables.answer import Answer, Block, Step, blocks_of
+
+__all__ = ["in_parts"]
+
+_PART_BYTES = 4_000_000
+_BATCH_BYTES = 100_000  # are parsed at once: what comes of them stays in the processor's cache
+
+
+def in_parts(
+    answers: Iterable[Answer], part_bytes: int = _PART_BYTES, batch_bytes: int = _BATCH_BYTES
+) -> Iterator[list[Answer]]:
+    """The answers with all their rows read, one list or more.
+
+    Of one with rows that have not been read come parts with some of them, in order, then the answer itself, without.
+    All that is not of rows (its own record, those of its steps, what it replaces) is the answer's alone.
+
+    Args:
+        part_bytes: How much text of unread rows goes into a list.
+        batch_bytes: How much of it is parsed at once.
+    """
+    together: list[Answer] = []
+    size = 0
+    for answer in answers:
+        cells = answer.parted_cells
+        for step in answer.steps:
+            first_row = step.first_row + step.row_count - len(step.unread)
+            for batch in _batches(step.unread, batch_bytes):
+                blocks = blocks_of(jsontext.loads_checked(b"[" + b",".join(batch) + b"]"))
+                together.append(_part(answer, step, blocks, first_row))
+                cells += together[-1].cell_count
+                first_row += len(batch)
+                size += sum(map(len, batch))
+                if size >= part_bytes:
+                    yield together
+                    together, size = [], 0
+        together.append(replace(answer, parted_cells=cells))
+    if together:
+        yield together
+
+
+def _part(answer: Answer, step: Step, blocks: list[Block], first_row: int) -> Answer:
+    rows = Step(step.index, step.name, blocks=blocks, first_row=first_row)
+    return replace(answer, steps=[rows], replaces=False, is_part=True)
+
+
+def _batches(texts: Sequence[msgspec.Raw], batch_bytes: int) -> Iterator[list[msgspec.Raw]]:
+    batch: list[msgspec.Raw] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= batch_bytes:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
