@@ -38,7 +38,6 @@ def further_source(
     request_timeout: float = 60,
     outage_patience: float = 900,
     commit_interval: float = 60,
-    outage_patience: float = 900,
     terminal_statuses: Optional[Any] = ("completed", "failed"),  # noqa: UP045  plain Any would be a tuple to dlt
     row_tables: bool = True,
     reload: bool = False,
@@ -66,7 +65,6 @@ def further_source(
         request_timeout: Seconds for one whole request, body included.
         outage_patience: Seconds that an outage of the API as a whole is sat out before anything is `unreachable`.
         commit_interval: Seconds after which `run_in_slices` loads what has arrived.
-        outage_patience: Seconds that an outage of the API as a whole is sat out; 0 lets failures count meanwhile.
         terminal_statuses: Statuses that end polling, in any case; other ones than `completed` count as failed.
         row_tables: Whether to build the wide `rows_…` tables.
         reload: Ask again for what is loaded, and replace it.
