@@ -237,7 +237,8 @@ def _read_execution(answer: HttpAnswer, execution: ExecutionId, tell: "_Teller")
         # A body that is no JSON, such as a proxy's error page, tells most by its first characters.
         is_like_json = answer.body.lstrip()[:1] in (b"{", b"[")
         shown = "" if is_like_json else _excerpt(answer.body)
-        return Failure(tell(str(error), shown), unreadable=str(error))
+        how = "not JSON" if answer.body.strip() else "empty"  # wherever it is that the JSON ends
+        return Failure(tell(str(error), shown), unreadable=f"{answer.status}: {how}")
     if not isinstance(payload, dict):
         return Refused("invalid", tell(f"{answer.status}: the answer is no JSON object"))
     status = payload.get("status")

@@ -176,11 +176,13 @@ def test_no_usable_answer_is_a_failure_with_a_short_reason(sandbox: Sandbox, rep
 @pytest.mark.parametrize(
     ("reply", "unreadable"),
     [
-        (b"<html>oops</html>", "200: the body is not JSON"),
-        (b"<html>oops again</html>", "200: the body is not JSON"),
-        (Reply(203, b"{"), "203: the body is not JSON"),
-        (Reply(200, fault="empty"), "200: the body is empty"),
-        (Reply(204), "204: the body is empty"),
+        (b"<html>oops</html>", "200: not JSON"),
+        (b"<html>oops again</html>", "200: not JSON"),
+        (b'{"status": "run', "200: not JSON"),
+        (b'{"status": "running", "meta', "200: not JSON"),
+        (Reply(203, b"{"), "203: not JSON"),
+        (Reply(200, fault="empty"), "200: empty"),
+        (Reply(204), "204: empty"),
         (Reply(200, RUNNING, fault="truncated"), None),
         (Reply(200, b"zz\r\n", {"Transfer-Encoding": "chunked"}), None),
         (Reply(200, RUNNING, {"Content-Encoding": "gzip"}), None),
