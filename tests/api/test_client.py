@@ -178,7 +178,7 @@ def test_no_usable_answer_is_a_failure_with_a_short_reason(sandbox: Sandbox, rep
     [
         (b"<html>oops</html>", "200: the body is not JSON"),
         (b"<html>oops again</html>", "200: the body is not JSON"),
-        (Reply(203, b"{"), "203: the body is not JSON"),
+        (Reply(203, b"[1}"), "203: the body is not JSON at byte 2 (line 1): expecting ',' delimiter, found '}'"),
         (Reply(200, fault="empty"), "200: the body is empty"),
         (Reply(204), "204: the body is empty"),
         (Reply(200, RUNNING, fault="truncated"), None),
