@@ -26,6 +26,8 @@ MAX_JITTER = 0.2  # of a wait
 TOKEN_LEEWAY_SHARE = 0.1  # of a token's life
 TOKEN_LEEWAY_MAX = 60.0  # seconds
 
+MAX_ANSWER_BYTES = 1_000_000_000  # inflated
+
 MAX_FIELDS_PER_TABLE = 400
 
 

@@ -41,6 +41,7 @@ from further_source.polling.outcomes import (
 from further_source.settings import (
     EXECUTION_PATH,
     ID_PATTERN,
+    MAX_ANSWER_BYTES,
     MAX_RETRY_AFTER,
     TOKEN_LEEWAY_MAX,
     TOKEN_LEEWAY_SHARE,
@@ -123,6 +124,7 @@ class Client:
         *,
         request_timeout: float = 60,
         max_workers: int = 8,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Sends nothing yet.
@@ -132,17 +134,20 @@ class Client:
             credentials: A token, or what to get one with.
             request_timeout: Seconds from the start of a request to the last byte of its answer.
             max_workers: How many connections are kept open for reuse.
+            max_answer_bytes: How large an answer may be, inflated; a larger one is `invalid`.
             clock: Gives seconds; when a token expires is told on this clock.
 
         Raises:
-            ConfigurationError: The base URL, the static token or the timeout has a value that cannot work.
+            ConfigurationError: The base URL, the static token or a number has a value that cannot work.
         """
         if not 0 < request_timeout <= MAX_REQUEST_TIMEOUT:
             raise ConfigurationError("request_timeout must be above 0, and a day (86400 s) at most")
+        if not max_answer_bytes >= 1:
+            raise ConfigurationError("max_answer_bytes must be at least 1")
         base_url = check_base_url(base_url)
         self._credentials = credentials
         self._clock = clock
-        self._http = Transport(base_url, request_timeout, max_workers)
+        self._http = Transport(base_url, request_timeout, max_workers, max_answer_bytes)
         self.renewable = isinstance(credentials, ClientCredentials)
         self.token: Token | None = None
         if isinstance(credentials, StaticToken):
@@ -229,6 +234,8 @@ def _token_outcome(answer: HttpAnswer, asked_at: float, tell: "_Teller") -> Toke
 
 
 def _read_execution(answer: HttpAnswer, execution: ExecutionId, tell: "_Teller") -> Outcome:
+    if answer.is_too_large:
+        return Refused("invalid", tell(f"{answer.status}: {answer.broken}"))
     try:
         payload = _read_json(answer, unread="steps")
     except ValueError as error:
@@ -237,7 +244,8 @@ def _read_execution(answer: HttpAnswer, execution: ExecutionId, tell: "_Teller")
         # A body that is no JSON, such as a proxy's error page, tells most by its first characters.
         is_like_json = answer.body.lstrip()[:1] in (b"{", b"[")
         shown = "" if is_like_json else _excerpt(answer.body)
-        return Failure(tell(str(error), shown), unreadable=str(error))
+        how = "not JSON" if answer.body.strip() else "empty"  # wherever it is that the JSON ends
+        return Failure(tell(str(error), shown), unreadable=f"{answer.status}: {how}")
     if not isinstance(payload, dict):
         return Refused("invalid", tell(f"{answer.status}: the answer is no JSON object"))
     status = payload.get("status")

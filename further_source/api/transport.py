@@ -33,6 +33,8 @@ __all__ = ["MAX_ERROR_BODY", "MAX_REQUEST_TIMEOUT", "HttpAnswer", "NoAnswer", "T
 MAX_REQUEST_TIMEOUT = 86_400.0  # seconds; sockets do not take infinity
 MAX_ERROR_BODY = 64 * 1024  # bytes that are read of a refusal; only its text is wanted
 
+_PIECE = 64 * 1024  # bytes that are read at once; inflated they may be a thousand times as many
+
 
 class HttpAnswer(NamedTuple):
     """An HTTP answer. `broken` tells why the body is not whole; None where it is."""
@@ -41,6 +43,7 @@ class HttpAnswer(NamedTuple):
     headers: Mapping[str, str]
     body: bytes
     broken: str | None
+    is_too_large: bool = False
 
 
 class NoAnswer(NamedTuple):
@@ -57,9 +60,10 @@ def is_loopback(host: str) -> bool:
 class Transport:
     """Sends one request to one host, and cuts it at its deadline."""
 
-    def __init__(self, base_url: str, request_timeout: float, max_workers: int) -> None:
+    def __init__(self, base_url: str, request_timeout: float, max_workers: int, max_answer_bytes: int) -> None:
         self._base_url = base_url
         self._timeout = request_timeout
+        self._max_answer_bytes = max_answer_bytes
         self._watchdog = _Watchdog()
         # An adapter without a session: a session keeps cookies, replaces our Authorization header by what .netrc
         # holds, and handles redirects. dlt's own client is a session too, and sleeps.
@@ -89,7 +93,7 @@ class Transport:
         # An answer that was cut can look whole.
         reason = attempt.cut_because
         if reason and isinstance(answer, HttpAnswer):
-            return answer._replace(broken=reason)
+            return answer._replace(broken=reason, is_too_large=False)
         return NoAnswer(reason) if reason else answer
 
     def close(self) -> None:
@@ -108,7 +112,7 @@ class Transport:
                 verify=self._ca_bundle or True,
                 proxies=self._proxies,
             )
-            return self._read(response)
+            return self._read(response, attempt)
         except (
             requests.RequestException,
             HTTPError,
@@ -120,21 +124,35 @@ class Transport:
         finally:
             _current.attempt = None
 
-    def _read(self, response: requests.Response) -> HttpAnswer:
-        """Reads the body; that of a refusal only as far as its text needs."""
+    def _read(self, response: requests.Response, attempt: "_Attempt") -> HttpAnswer:
+        """Reads the body; that of a refusal only as far as its text needs.
+
+        Piece by piece: a small body may inflate to a very large one, which takes its time, and what a length says that
+        is declared may never come.
+        """
         raw, status = response.raw, response.status_code
-        limit = None if status < 300 else MAX_ERROR_BODY
-        body, broken = b"", None
+        is_refusal = status >= 300
+        most = MAX_ERROR_BODY if is_refusal else self._max_answer_bytes + 1
+        pieces: list[bytes] = []
+        size, broken = 0, None
         try:
-            body = raw.read(limit, decode_content=True)
-            if len(body) == limit:
+            while size < most and not attempt.cut_because:
+                piece = raw.read(min(_PIECE, most - size), decode_content=True)
+                if not piece:
+                    break
+                pieces.append(piece)
+                size += len(piece)
+            else:
                 raw.close()  # there may be more
         except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
             broken = self._reason(error)
             raw.close()
         finally:
             raw.release_conn()
-        return HttpAnswer(status, response.headers, body, broken)
+        if size == most and not is_refusal:
+            broken = f"the answer is larger than max_answer_bytes ({self._max_answer_bytes})"
+            return HttpAnswer(status, response.headers, b"", broken, is_too_large=True)
+        return HttpAnswer(status, response.headers, b"".join(pieces), broken)
 
     def _reason(self, error: BaseException) -> str:
         causes = list(_causes(error))

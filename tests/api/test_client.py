@@ -11,6 +11,8 @@ import ssl
 import subprocess
 import threading
 import time
+import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -176,11 +178,13 @@ def test_no_usable_answer_is_a_failure_with_a_short_reason(sandbox: Sandbox, rep
 @pytest.mark.parametrize(
     ("reply", "unreadable"),
     [
-        (b"<html>oops</html>", "200: the body is not JSON"),
-        (b"<html>oops again</html>", "200: the body is not JSON"),
-        (Reply(203, b"[1}"), "203: the body is not JSON at byte 2 (line 1): expecting ',' delimiter, found '}'"),
-        (Reply(200, fault="empty"), "200: the body is empty"),
-        (Reply(204), "204: the body is empty"),
+        (b"<html>oops</html>", "200: not JSON"),
+        (b"<html>oops again</html>", "200: not JSON"),
+        (b'{"status": "run', "200: not JSON"),
+        (b'{"status": "running", "meta', "200: not JSON"),
+        (Reply(203, b"{"), "203: not JSON"),
+        (Reply(200, fault="empty"), "200: empty"),
+        (Reply(204), "204: empty"),
         (Reply(200, RUNNING, fault="truncated"), None),
         (Reply(200, b"zz\r\n", {"Transfer-Encoding": "chunked"}), None),
         (Reply(200, RUNNING, {"Content-Encoding": "gzip"}), None),
@@ -284,6 +288,110 @@ def test_error_texts_are_short(sandbox: Sandbox, body: Any) -> None:
     assert isinstance(outcome, Failure)
     assert len(outcome.error) == 300
     assert outcome.error.endswith("…")
+
+
+# Large answers
+
+
+def bomb(megabytes: int) -> bytes:
+    """Gzip of so many megabytes of zeros, a thousandth as long; made of one megabyte, many times."""
+    return gzip.compress(bytes(1_000_000)) * megabytes
+
+
+@contextlib.contextmanager
+def allocated_at_most(megabytes: float) -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < megabytes * 1e6
+    finally:
+        tracemalloc.stop()
+
+
+def ask_with(sandbox: Sandbox, reply: Any, **arguments: Any) -> Outcome:
+    sandbox.add(*EXECUTION, reply)
+    client = Client(sandbox.base_url, StaticToken("t"), **arguments)
+    try:
+        return client.get_execution(EXECUTION, Token(sandbox.issue_token()))
+    finally:
+        client.close()
+
+
+def test_an_answer_that_inflates_beyond_the_bound_is_invalid_and_takes_no_more_memory(sandbox: Sandbox) -> None:
+    reply = Reply(200, bomb(200), {"Content-Encoding": "gzip"})
+    with allocated_at_most(30):
+        outcome = ask_with(sandbox, reply, max_answer_bytes=10_000_000)
+
+    assert outcome == Refused("invalid", "200: the answer is larger than max_answer_bytes (10000000)")
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+@pytest.mark.parametrize(("bound", "expected"), [(0, Answered), (-1, Refused)])
+def test_an_answer_of_exactly_the_bound_is_taken(sandbox: Sandbox, encoded: bool, bound: int, expected: type) -> None:
+    body = json.dumps({**RUNNING, "filling": "x" * 300_000}).encode()
+    reply = Reply(200, gzip.compress(body), {"Content-Encoding": "gzip"}) if encoded else Reply(200, body)
+
+    assert type(ask_with(sandbox, reply, max_answer_bytes=len(body) + bound)) is expected
+
+
+def test_after_an_answer_that_was_too_large_others_are_read(sandbox: Sandbox) -> None:
+    sandbox.add(*EXECUTION, {**RUNNING, "filling": "x" * 300_000}, RUNNING)
+    token = Token(sandbox.issue_token())
+    client = Client(sandbox.base_url, StaticToken("t"), max_answer_bytes=1000)
+    outcomes = [client.get_execution(EXECUTION, token) for _ in range(2)]
+    client.close()
+
+    assert [type(outcome) for outcome in outcomes] == [Refused, Answered]
+
+
+def test_the_deadline_holds_while_an_answer_is_inflated(sandbox: Sandbox) -> None:
+    reply = Reply(200, bomb(4000), {"Content-Encoding": "gzip"})
+    sandbox.add(*EXECUTION, reply)
+    started = time.monotonic()
+
+    outcome = ask_with(sandbox, reply, max_answer_bytes=10**10, request_timeout=SHORT)
+
+    assert outcome == Failure("200: timed out after 0.4 s")
+    assert time.monotonic() - started < SHORT + 0.6
+
+
+def test_a_length_that_is_only_declared_takes_no_memory() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 4000000000\r\nConnection: close\r\n\r\n{"
+    served = raw_server(lambda _: [head, b""], hang_up=True)
+    with served as (base_url, _), client_of(base_url) as client, allocated_at_most(10):
+        outcome = client.get_execution(EXECUTION, Token("t"))
+
+    assert outcome == Failure("200: the body ended early")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "raw deflate"])
+def test_an_answer_of_several_megabytes_is_read_whole_however_it_is_compressed(sandbox: Sandbox, encoding: str) -> None:
+    payload = {**RUNNING, "filling": [str(number) for number in range(500_000)]}
+    body = json.dumps(payload).encode()
+    raw = zlib.compressobj(wbits=-15)
+    compressed = {
+        "gzip": gzip.compress(body),
+        "deflate": zlib.compress(body),
+        "raw deflate": raw.compress(body) + raw.flush(),
+    }
+    reply = Reply(200, compressed[encoding], {"Content-Encoding": encoding.split()[-1]})
+
+    outcome = ask(sandbox, reply)
+    assert isinstance(outcome, Answered)
+    assert outcome.payload == payload
+    assert outcome.size == len(body)
+
+
+def test_an_empty_answer_may_be_compressed_too(sandbox: Sandbox) -> None:
+    outcome = ask(sandbox, Reply(200, gzip.compress(b""), {"Content-Encoding": "gzip"}))
+
+    assert outcome == Failure("200: the body is empty", unreadable="200: empty")
+
+
+@pytest.mark.parametrize("most", [0, -1, float("nan")])
+def test_a_bound_that_cannot_work_is_not_accepted(most: float) -> None:
+    with pytest.raises(ConfigurationError, match="^max_answer_bytes .*$"):
+        Client("https://host.invalid", StaticToken("t"), max_answer_bytes=most)  # type: ignore[arg-type]
 
 
 # What must not get out
@@ -466,7 +574,9 @@ def test_a_closed_client_leaves_no_thread(sandbox: Sandbox) -> None:
 
 
 @contextlib.contextmanager
-def raw_server(answer: Callable[[str], Sequence[bytes]], certificate: Path | None = None) -> Iterator[Any]:
+def raw_server(
+    answer: Callable[[str], Sequence[bytes]], certificate: Path | None = None, *, hang_up: bool = False
+) -> Iterator[Any]:
     """Sends for each request on a connection the bytes for its execution id, in so many packets.
 
     Gives the base URL, and a list that grows by one entry for each connection.
@@ -485,6 +595,8 @@ def raw_server(answer: Callable[[str], Sequence[bytes]], certificate: Path | Non
                 for number, packet in enumerate(answer(request.split()[1].decode().rpartition("/")[2])):
                     time.sleep(0.02 if number else 0)
                     connection.sendall(packet)
+                if hang_up:
+                    return
 
     def accept() -> None:
         with contextlib.suppress(OSError):

@@ -207,7 +207,8 @@ def test_one_that_hangs_delays_nobody(sandbox: Sandbox, pipeline: dlt.Pipeline, 
     """All of the others end while the first request of the bad one is still under way."""
     serve_good(sandbox)
     sandbox.add(*BAD, fault, DONE)
-    load(pipeline, sandbox, [BAD, *GOOD], request_timeout=3, max_workers=2)
+    # Apart by more than it takes to note a request, so that they are noted in their order.
+    load(pipeline, sandbox, [BAD, *GOOD], request_timeout=3, max_workers=2, max_requests_per_second=20)
     order = [record.workflow_execution_id for record in sandbox.requests if record.workflow_execution_id]
     first, *later = [index for index, name in enumerate(order) if name == BAD[1]]
     assert later, "the bad one was asked again"
@@ -328,6 +329,36 @@ def test_an_api_that_restarts_in_the_middle(sandbox: Sandbox, pipeline: dlt.Pipe
         restarting.join()
     assert row_of(pipeline)[0] == "completed"
     assert_neighbours_are_intact(pipeline)
+
+
+@pytest.mark.parametrize(("patience", "expected"), [(60, "completed"), (0, "unreachable")])
+def test_an_api_that_is_away_for_longer_than_ten_failures_take(
+    sandbox: Sandbox, pipeline: dlt.Pipeline, patience: float, expected: str
+) -> None:
+    for execution in [*GOOD, BAD]:
+        sandbox.serve(*execution, completed(*execution, []), after=0.6)
+
+    def restart() -> None:
+        time.sleep(0.3)
+        sandbox.stop()
+        time.sleep(3)
+        sandbox.start()
+
+    restarting = threading.Thread(target=restart)
+    restarting.start()
+    try:
+        report = load(pipeline, sandbox, outage_patience=patience, max_interval=0.1)
+    finally:
+        restarting.join()
+    assert report.ended == {expected: 7}
+
+
+def test_an_api_that_stays_away_is_given_up_when_the_patience_is_over(sandbox: Sandbox, pipeline: dlt.Pipeline) -> None:
+    sandbox.script_token(error(503, "Maintenance"))
+    began = time.monotonic()
+    report = load(pipeline, sandbox, outage_patience=2, max_interval=0.2)
+    assert report.ended == {"unreachable": 7}
+    assert time.monotonic() - began >= 2
 
 
 class RawServer:
