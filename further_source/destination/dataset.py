@@ -9,6 +9,7 @@ destination and its field is recorded there. If another load beside this one was
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from itertools import chain, groupby
 from typing import Any, NamedTuple, TypeVar
 
@@ -72,10 +73,13 @@ class Dataset:
         self._loading = loading
         self._naming = schema.naming
         self._schema = schema
-        self._knows_sql = can_be_shared(pipeline)
         self._stored: dict[str, dict[str, str]] = {}
         self._recorded: list[Field] = []
         self._decisions: Decisions | None = None
+
+    @cached_property
+    def _knows_sql(self) -> bool:
+        return can_be_shared(self._pipeline)
 
     def settle(self, build: Callable[[Decisions], _T], load_id: str) -> tuple[_T, list[Field]]:
         """What `build` makes of the decisions. By then the destination has all columns and records it relies on.
@@ -245,7 +249,7 @@ def first_wide_tables(pipeline: dlt.Pipeline) -> list[str]:
 
 def can_be_shared(pipeline: dlt.Pipeline) -> bool:
     """Whether several loads can add to the tables at once, which needs tables that SQL can read and alter."""
-    return isinstance(pipeline.destination_client(), SqlJobClientBase)
+    return pipeline.destination is not None and issubclass(pipeline.destination.client_class, SqlJobClientBase)
 
 
 @contextmanager

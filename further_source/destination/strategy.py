@@ -79,8 +79,9 @@ class Loading:
     def stored_columns(self, name: str) -> TTableSchemaColumns:
         """The columns that a table has from the start, including those that dlt adds."""
         table = TABLES.get(name, ROWS)
-        columns: TTableSchemaColumns = dict(self.hints(table)["columns"])
-        columns["_dlt_load_id"] = _LOAD_ID
+        hinted = self.hints(table)["columns"]
+        columns: TTableSchemaColumns = {column.name: hinted.get(column.name, _LOAD_ID) for column in table.columns}
+        columns.setdefault("_dlt_load_id", _LOAD_ID)
         if not table.is_arrow:
             columns["_dlt_id"] = _ROW_ID
         return columns
