@@ -1,10 +1,13 @@
 """Real HTTP on loopback: what each answer, fault and refusal comes to, and what must never get out."""
 
+import base64
 import contextlib
 import email.utils
 import gzip
+import html
 import json
 import logging
+import re
 import shutil
 import socket
 import ssl
@@ -22,6 +25,7 @@ from urllib.parse import quote
 import pytest
 
 from further_source.api.client import Client, ClientCredentials, StaticToken, check_base_url
+from further_source.api.transport import MAX_ERROR_BODY
 from further_source.exceptions import ConfigurationError
 from further_source.executions import ExecutionId
 from further_source.polling.outcomes import (
@@ -409,6 +413,14 @@ def echoes(secret: str) -> list[Any]:
         f"x {secret}".encode(),
         json.dumps({"a": secret}, ensure_ascii=False).encode(),
         f"token={quote(secret)} or {quote(secret, safe='')}".encode(),
+        f"token={re.sub('%..', lambda escape: escape[0].lower(), quote(secret, safe=''))}".encode(),
+        html.escape(f"<b>{secret}</b>").encode(),
+        json.dumps({"a": secret}).replace("/", "\\/").encode(),
+        f"Authorization: Basic {base64.b64encode(f'id:{secret}'.encode()).decode()}".encode(),
+        base64.urlsafe_b64encode(f"{secret} {secret}  {secret}".encode()),
+        # The cut of a long body is in the middle of the last of them; all before it become short.
+        (f"{secret} " * (MAX_ERROR_BODY // len(f"{secret} ".encode()) + 2)).encode(),
+        f"<html>{f'{secret} ' * (MAX_ERROR_BODY // len(f'{secret} '.encode()) + 2)}".encode(),
     ]
 
 
@@ -434,6 +446,9 @@ def test_secrets_that_are_echoed_are_blotted_out(sandbox: Sandbox, status: int, 
     for outcome in outcomes:
         assert token[:10] not in outcome.error
         assert "cret" not in outcome.error
+        assert not any(
+            base64.b64encode(inner.encode()).decode()[:-4] in outcome.error for inner in (token[1:], "cret/")
+        )
         assert "sig=1" not in outcome.error
 
 
