@@ -12,7 +12,7 @@ from dlt.extract import DltResource
 from further_source import configuration, manifest
 from further_source.api.client import Client
 from further_source.run import Plan, pages_of_load
-from further_source.settings import PRODUCTION_URL, SOURCE_NAME
+from further_source.settings import MAX_ANSWER_BYTES, PRODUCTION_URL, SOURCE_NAME
 
 if TYPE_CHECKING:
     from further_source.records import Page, WideRecords
@@ -36,6 +36,7 @@ def further_source(
     max_requests_per_second: float = 10,
     max_workers: int = 8,
     request_timeout: float = 60,
+    max_answer_bytes: int = MAX_ANSWER_BYTES,
     outage_patience: float = 900,
     commit_interval: float = 60,
     terminal_statuses: Optional[Any] = ("completed", "failed"),  # noqa: UP045  plain Any would be a tuple to dlt
@@ -63,6 +64,7 @@ def further_source(
         max_requests_per_second: One budget for all requests of the run, token requests included.
         max_workers: Requests in flight.
         request_timeout: Seconds for one whole request, body included.
+        max_answer_bytes: Inflated size past which an answer is `invalid`.
         outage_patience: Seconds that an outage of the API as a whole is sat out before anything is `unreachable`.
         commit_interval: Seconds after which `run_in_slices` loads what has arrived.
         terminal_statuses: Statuses that end polling, in any case; other ones than `completed` count as failed.
@@ -86,6 +88,7 @@ def further_source(
         terminal_statuses=terminal_statuses,
     )
     configuration.check_number("request_timeout", request_timeout, least=0, included=False)
+    configuration.check_number("max_answer_bytes", max_answer_bytes, least=1)
     configuration.check_number("commit_interval", commit_interval, least=0)
     make_client = partial(
         Client,
@@ -93,6 +96,7 @@ def further_source(
         configuration.check_credentials(access_token, client_id, client_secret),
         request_timeout=request_timeout,
         max_workers=max_workers,
+        max_answer_bytes=max_answer_bytes,
     )
     make_client().close()  # finds what cannot work before anything is asked
     listed = manifest.merge_executions(

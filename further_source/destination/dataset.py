@@ -1,14 +1,15 @@
-"""What the tables of a dataset are like, asked of the destination: the only truth about them.
+"""The tables of a dataset as the destination has them, which alone is the truth about them.
 
-dlt compares tables by the names of their columns, and with its local schema alone. That may be behind (a lost working
-directory, another pipeline, a package that was aborted) or ahead of the destination (a table that somebody dropped).
-Text would then be made to fit into a column of numbers, or loads would fail for good. So it is by what the destination
-has that types are routed and columns given to fields. A column is added there, and its field recorded, before any value
-is routed to it. Loads side by side do the same: where another load was faster, values are routed again.
+dlt compares tables with its local schema, and columns by their names. The local schema may be behind the destination (a
+lost working directory, another pipeline, a package that was aborted) or ahead of it (a table that somebody dropped).
+dlt would then make text fit into a column of numbers, or fail at every load. So fields get their columns, and values
+their types, by what the destination has. Before any value is routed to a new column, the column is added to the
+destination and its field is recorded there. If another load beside this one was faster, values are routed again.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from itertools import chain, groupby
 from typing import Any, NamedTuple, TypeVar
 
@@ -43,7 +44,7 @@ _T = TypeVar("_T")
 
 
 class Decisions(NamedTuple):
-    """Which columns things have, and what of this the destination does not know yet."""
+    """The columns of fields and of keys of answers, and which of these the destination does not have yet."""
 
     fields: FieldColumns
     answers: AnswerColumns
@@ -72,16 +73,19 @@ class Dataset:
         self._loading = loading
         self._naming = schema.naming
         self._schema = schema
-        self._knows_sql = can_be_shared(pipeline)
         self._stored: dict[str, dict[str, str]] = {}
         self._recorded: list[Field] = []
         self._decisions: Decisions | None = None
 
-    def settle(self, build: Callable[[Decisions], _T], load_id: str) -> tuple[_T, list[Field]]:
-        """What `build` makes by the decisions; by then the destination has all columns and records it relies on.
+    @cached_property
+    def _knows_sql(self) -> bool:
+        return can_be_shared(self._pipeline)
 
-        `build` is called again where another load was faster. Returned with it are the records that go to the table
-        `fields` with the load, where the destination knows no SQL.
+    def settle(self, build: Callable[[Decisions], _T], load_id: str) -> tuple[_T, list[Field]]:
+        """What `build` makes of the decisions. By then the destination has all columns and records it relies on.
+
+        `build` is called again if another load was faster. If the destination knows no SQL, the records for the table
+        `fields` are returned besides, to be loaded like others; else there are none.
         """
         if self._decisions is None:
             self._read()
@@ -122,7 +126,7 @@ class Dataset:
         )
 
     def _take_over(self, changed: Iterable[Field], removed: Sequence[Field], wanted: Tables) -> None:
-        """Goes on by what the destination has now, as if it had been read again."""
+        """Takes note of what the destination has now, as if it had been read again."""
         for table, types in wanted.items():
             self._stored.setdefault(table, {}).update(types)
         gone = set(removed)
@@ -157,7 +161,7 @@ class Dataset:
             )
 
     def _bring_schema_up_to_date(self) -> None:
-        """Takes out of dlt's schema what the destination has otherwise: dlt adds it again as records bring it."""
+        """Removes from dlt's schema what the destination has otherwise; dlt adds it again as the records have it."""
         if not self._knows_sql or not self._stored:
             return
         for name in list(self._schema.tables):
@@ -172,7 +176,7 @@ class Dataset:
         self._drop_stale_staging()
 
     def _drop_stale_staging(self) -> None:
-        """Drops staging tables with a column of another type than the table itself: dlt would make values fit."""
+        """Drops staging tables with a column of another type than in the table itself: dlt would make values fit."""
         with self._pipeline.destination_client() as client:
             if not isinstance(client, WithStagingDataset):
                 return
@@ -189,7 +193,7 @@ class Dataset:
     # What it does not have yet
 
     def _write(self, changed: Sequence[Field], removed: Sequence[Field], wanted: Tables, load_id: str) -> bool:
-        """Adds columns and records to the destination; False where it was another one than was decided by."""
+        """Adds columns and records to the destination; False if it is no longer as the decisions took it to be."""
         with self._pipeline.destination_client() as client:
             for attempts_left in reversed(range(_ATTEMPTS)):
                 try:
@@ -244,13 +248,13 @@ def first_wide_tables(pipeline: dlt.Pipeline) -> list[str]:
 
 
 def can_be_shared(pipeline: dlt.Pipeline) -> bool:
-    """Whether several loads can add to the tables at once: where these can be read and altered by SQL."""
-    return isinstance(pipeline.destination_client(), SqlJobClientBase)
+    """Whether several loads can add to the tables at once, which needs tables that SQL can read and alter."""
+    return pipeline.destination is not None and issubclass(pipeline.destination.client_class, SqlJobClientBase)
 
 
 @contextmanager
 def _alone(client: Any) -> Iterator[None]:
-    """One transaction, where the destination has such for tables too; on PostgreSQL no other load is in here."""
+    """One transaction, if the destination has transactions for tables; on PostgreSQL one load at a time is in here."""
     with client.maybe_ddl_transaction():
         if client.capabilities.sqlglot_dialect == "postgres":
             client.sql_client.execute_sql(f"LOCK TABLE {_fields_table(client)} IN EXCLUSIVE MODE")
@@ -323,7 +327,7 @@ def _fields_in_files(pipeline: dlt.Pipeline, table_format: str | None) -> Iterat
 
 
 def _warn(changed: Iterable[Field]) -> None:
-    """One line per table and reason, once: what is recorded is not new in the next run."""
+    """Warns in one line per table and reason. The next run does not warn again, because the fields are recorded."""
     told = [field for field in changed if field.reason not in _QUIET]
     for (table, reason), alike in groupby(sorted(told, key=_by_reason), key=_by_reason):
         names = [str(field.field) for field in alike]

@@ -1,4 +1,4 @@
-"""Tables of a data lake, read without DuckDB: for that it would have to download extensions."""
+"""Reads tables of a data lake. Not by dlt's DuckDB client, which would have to download extensions."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ __all__ = ["table_batches"]
 
 
 def table_batches(client: Any, table: str, columns: Sequence[str], table_format: str | None) -> Iterable[Any]:
-    """All rows of a table as arrow batches, of columns that are text.
+    """All rows of a table, as arrow batches of some of its columns, which are text.
 
     Imports pyarrow's datasets only here: they import pandas, which takes long.
 

@@ -1,14 +1,16 @@
-"""PostgreSQL: an empty text stays one.
+"""Keeps empty texts in PostgreSQL from becoming null.
 
-dlt loads CSV with `COPY … FORCE_NULL`, which takes an empty field for null even where it is in quotes. Its own writer
-of CSV needs that. That of arrow tables puts texts in quotes and writes nothing for null, so `COPY` alone tells the two
-apart.
+dlt loads CSV with `COPY … FORCE_NULL`, which makes null of an empty field even if it is in quotes. dlt's own writer of
+CSV needs that. The writer of arrow tables does not: it puts texts in quotes and writes nothing for null, so that `COPY`
+without `FORCE_NULL` can tell them apart.
 """
 
 import copy
 from functools import cache
+from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any
 
+from dlt.common.destination.client import JobClientBase
 from dlt.common.destination.reference import DestinationReference
 from dlt.destinations import postgres
 
@@ -18,16 +20,16 @@ if TYPE_CHECKING:
 __all__ = ["EMPTY_TEXTS", "keep_empty_texts"]
 
 EMPTY_TEXTS = "x-empty-texts-in-quotes"
-"""A hint for tables whose CSV has empty texts in quotes, and nothing in place of null."""
+"""The hint for tables whose CSV has empty texts in quotes, and nothing for null."""
 
 _TYPE = "dlt.destinations.postgres"
 
 
 def keep_empty_texts(destination: Any) -> None:
-    """Has dlt load tables with the hint as they are, if this destination is its PostgreSQL; others stay as they were.
+    """If the destination is dlt's PostgreSQL, makes it load tables with the hint as they are; else does nothing.
 
-    The object itself is changed, because a pipeline may be handed it again for the load; so is what dlt makes of the
-    name, because it may be handed that.
+    It changes the object itself, and what dlt makes of the destination's name, because a pipeline may get either of
+    them once more for the load.
     """
     if type(destination) is postgres:
         DestinationReference.register(_Postgres, _TYPE)
@@ -37,7 +39,7 @@ def keep_empty_texts(destination: Any) -> None:
 class _Postgres(postgres):
     @property
     def destination_type(self) -> str:
-        return _TYPE  # pipelines store it, and find the destination by it
+        return _TYPE  # pipelines store it, to find the destination again
 
     @property
     def client_class(self) -> "type[PostgresClient]":
@@ -49,12 +51,12 @@ def _client_class() -> "type[PostgresClient]":
     from dlt.destinations.impl.postgres.postgres import PostgresClient, PostgresCsvCopyJob  # noqa: PLC0415  a driver
 
     class Copy(PostgresCsvCopyJob):
-        def run(self) -> None:
-            self._job_client = copy.copy(self._job_client)
-            self._job_client.schema = self._job_client.schema.clone()
-            for column in self._job_client.schema.get_table_columns(self.load_table_name).values():
-                column["nullable"] = False  # of which FORCE_NULL is not said
-            super().run()
+        def run_managed(self, job_client: JobClientBase, done_event: BoundedSemaphore, /) -> None:
+            job_client = copy.copy(job_client)
+            job_client.schema = job_client.schema.clone()
+            for column in job_client.schema.get_table_columns(self.load_table_name).values():
+                column["nullable"] = False  # dlt names only nullable columns in FORCE_NULL
+            super().run_managed(job_client, done_event)
 
     class Client(PostgresClient):
         def create_load_job(self, table: Any, file_path: str, load_id: str, restore: bool = False) -> Any:

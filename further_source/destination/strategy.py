@@ -1,8 +1,8 @@
-"""How a load meets what a destination holds.
+"""How a load treats the rows that the destination already holds.
 
-- delete-insert (DuckDB, PostgreSQL, BigQuery, Snowflake, …): an execution that is loaded again has its rows replaced
-- upsert (Delta, Iceberg and others that have no delete-insert): rows are replaced by their own key, so none that is
-  no longer there would go; what could shrink is refused
+- delete-insert (DuckDB, PostgreSQL, BigQuery, Snowflake, …): loading an execution again replaces all its rows
+- upsert (Delta, Iceberg and others without delete-insert): a row replaces the one with the same key, and no other row
+  goes; so loads that could leave rows behind are refused
 - append (plain files): nothing is replaced
 """
 
@@ -28,7 +28,7 @@ Strategy = Literal["delete-insert", "upsert", "append"]
 _TOMBSTONE = "_deleted"
 _LOAD_ID: TColumnSchema = {"name": "_dlt_load_id", "data_type": "text", "nullable": False}
 _ROW_ID: TColumnSchema = {"name": "_dlt_id", "data_type": "text", "nullable": False, "unique": True, "row_key": True}
-# PostgreSQL keeps a row within a page of 8 kB; a text and its confidence take up to 32 bytes of it, moved out or not.
+# A row of PostgreSQL fits into a page of 8 kB. A text and its confidence take up to 32 bytes, even if it is moved out.
 _MAX_FIELDS = {"postgres": 240}
 _FEW_TABLES = 16
 _WORKERS_FOR_MANY = 20  # dlt's own default
@@ -50,8 +50,8 @@ class Loading:
         if not table.merge_key:
             hints["write_disposition"] = "append"
         elif self.strategy == "delete-insert":
-            # With a primary key besides, dlt would emit DELETE … WHERE pk OR mk: minutes and gigabytes. What is
-            # listed twice is asked once, so there is nothing to deduplicate.
+            # Without a primary key: with both, dlt emits DELETE … WHERE pk OR mk, which takes minutes and gigabytes.
+            # An execution that is listed twice is asked once, so there is nothing to deduplicate.
             hints["write_disposition"] = {"disposition": "merge", "strategy": "delete-insert", "deduplicated": True}
             hints["merge_key"] = list(table.merge_key)
             columns[_TOMBSTONE]["hard_delete"] = True
@@ -68,7 +68,7 @@ class Loading:
         if file_format in self.formats:
             hints["file_format"] = file_format
         if self.destination == "bigquery":
-            # As dlt's bigquery_adapter has it, which takes resources alone; the hints of columns are deprecated.
+            # What dlt's bigquery_adapter sets; that takes resources only. Hints of columns for this are deprecated.
             hints["additional_table_hints"] = {"x-bigquery-cluster-columns": list(table.clustered_by)}
             if table.partitioned_by:
                 columns[table.partitioned_by]["partition"] = True
@@ -77,22 +77,23 @@ class Loading:
         return hints
 
     def stored_columns(self, name: str) -> TTableSchemaColumns:
-        """The columns that the table of that name has from the start, those that dlt adds too."""
+        """The columns that a table has from the start, including those that dlt adds."""
         table = TABLES.get(name, ROWS)
-        columns: TTableSchemaColumns = dict(self.hints(table)["columns"])
-        columns["_dlt_load_id"] = _LOAD_ID
+        hinted = self.hints(table)["columns"]
+        columns: TTableSchemaColumns = {column.name: hinted.get(column.name, _LOAD_ID) for column in table.columns}
+        columns.setdefault("_dlt_load_id", _LOAD_ID)
         if not table.is_arrow:
             columns["_dlt_id"] = _ROW_ID
         return columns
 
     def _file_format(self, table: Table) -> str:
         if self.destination == "postgres":
-            # Never parquet: with an ADBC driver installed dlt would load it, and fails on a file without rows.
+            # Never parquet: with an ADBC driver installed dlt would choose it, and fail at a file without rows.
             return "csv" if table.is_arrow else "insert_values"
         return "parquet"
 
     def keyed(self, table: Table, records: "pa.Table") -> "pa.Table":
-        """Arrow records with their own keys not nullable, where a merge is by these."""
+        """The records, with columns of the table's own key not nullable if rows are merged by that key."""
         if self.strategy != "upsert":
             return records
         schema = records.schema
@@ -126,7 +127,7 @@ class Loading:
 
 
 def _dlt_columns(table: Table) -> dict[str, dict[str, Any]]:
-    """The declared columns as dlt has them; the load's id it adds itself."""
+    """The declared columns in dlt's terms, without the id of the load, which dlt adds."""
     return {
         column.name: {"name": column.name, "data_type": column.data_type, "nullable": column.nullable}
         for column in table.columns
@@ -149,7 +150,7 @@ def loading_of(pipeline: dlt.Pipeline, table_format: str | None) -> Loading:
 def _formats(
     pipeline: dlt.Pipeline, capabilities: DestinationCapabilitiesContext, table_format: str | None
 ) -> frozenset[str]:
-    """The files that can be loaded: by way of the staging if there is one, with the drivers that are installed."""
+    """The formats of files that can be loaded through the staging, if there is one, and with the installed drivers."""
     staging = pipeline.staging
     preferred, formats = merge_caps_file_formats(
         pipeline.destination.destination_name,

@@ -48,7 +48,7 @@ class World:
             # As where a run was killed and somebody dropped its package; the columns it made may be there.
             pipeline.extract(source_of(self.sandbox, [execution]))
             pipeline.normalize()
-            pipeline.drop_pending_packages()
+            pipeline.abort_packages()
         elif how == "shard":
             shard = self.pipeline(where, f"{name}_shard", staging_dataset_name_layout="%s_staging_shard")
             run_in_slices(shard, source_of(self.sandbox, [execution]), shared=True)

@@ -174,7 +174,7 @@ def test_the_newest_row_of_each_execution_is_found_in_plain_files(sandbox: Sandb
     sandbox.add(WORKFLOW, "b", running(WORKFLOW, "b"), running(WORKFLOW, "b"), failed(WORKFLOW, "b"))
     for _ in range(3):
         lake.load(sandbox, ["a", "b"])
-    (query,) = Document(PROJECT / "docs" / "destinations.md").blocks("sql")[1:]
+    (query,) = Document(PROJECT / "docs" / "destinations.md").blocks("sql")
 
     found = duckdb.sql(query.code).select("workflow_execution_id", "poll_outcome").fetchall()
     assert sorted(found) == [("a", "completed"), ("b", "failed")]
