@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import requests
 
 from further_source import jsontext
-from further_source.api.spellings import MAX_SPELLING, spellings
+from further_source.api.spellings import blotted_out
 from further_source.api.transport import (
     MAX_ERROR_BODY,
     MAX_REQUEST_TIMEOUT,
@@ -369,10 +369,7 @@ class _Teller:
         Args:
             is_cut: Whether `theirs` was cut, perhaps in the middle of a secret.
         """
-        if theirs:
-            if is_cut:
-                theirs = theirs[: -MAX_SPELLING * max(map(len, self._secrets), default=0) or None]
-            # Before the text is made shorter: its end could be the beginning of a secret.
-            theirs = spellings(self._secrets).sub("***", theirs)
+        # Before the text is made shorter: its end could be the beginning of a secret.
+        theirs = blotted_out(self._secrets, theirs, is_cut=is_cut) if theirs else ""
         text = f"{self._prefix}{ours}: {theirs}" if theirs else self._prefix + ours
         return shortened(printable(text[: _MAX_ERROR_TEXT + 1]), _MAX_ERROR_TEXT)

@@ -5,21 +5,33 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-__all__ = ["MAX_SPELLING", "spellings"]
+__all__ = ["blotted_out"]
 
-MAX_SPELLING = 12  # characters that one of a secret takes at most, but for needless zeros and backslashes
+_LONGEST = 15  # characters that one of a secret is written with
 
 _LONG = 8  # characters
 _ENTITIES = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
 _SHORT_ESCAPES = {"\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t"}
 
 
-@lru_cache(maxsize=8)
-def spellings(secrets: Sequence[str]) -> re.Pattern[str]:
-    """What finds each of the secrets, none of them empty, in whatever way it is written.
+def blotted_out(secrets: Sequence[str], text: str, *, is_cut: bool = False) -> str:
+    """`text` with `***` for each of the secrets, in whatever way it is written; none of them is empty.
 
     A short secret, such as `b`, counts only as a whole word: else it would blot out others.
+
+    Args:
+        is_cut: Whether the text was cut, perhaps in the middle of a secret; what could be the beginning of one is
+            left out.
     """
+    pattern = _pattern(tuple(secrets))
+    if is_cut and secrets:
+        found_until = max((found.end() for found in pattern.finditer(text)), default=0)
+        text = text[: max(found_until, len(text) - _LONGEST * max(map(len, secrets)))]
+    return pattern.sub("***", text)
+
+
+@lru_cache(maxsize=8)
+def _pattern(secrets: tuple[str, ...]) -> re.Pattern[str]:
     # The longest first: if one is part of another, the rest of the longer one would stay.
     longest_first = sorted(set(secrets), key=len, reverse=True)
     found = [pattern for secret in longest_first for pattern in _patterns(secret)]
