@@ -19,9 +19,9 @@ ID_PATTERN = r"[A-Za-z0-9_-]{1,128}"
 
 MAX_FAILURES_IN_A_ROW = 10
 MAX_UNREADABLE_IN_A_ROW = 3
-OUTAGE_WITNESSES = 3  # executions
+OUTAGE_WITNESSES = 3  # executions that failed with no answer in between
 MAX_RETRY_AFTER = 300.0  # seconds
-SHORT_RETRY_AFTERS_IN_A_ROW = 3  # that are obeyed where they ask for less than the backoff
+SHORT_RETRY_AFTERS_IN_A_ROW = 3  # then no pause is shorter than the backoff
 MAX_JITTER = 0.2  # of a wait
 TOKEN_LEEWAY_SHARE = 0.1  # of a token's life
 TOKEN_LEEWAY_MAX = 60.0  # seconds
@@ -54,8 +54,9 @@ POLLING_PRESETS = {
 class PollingSettings:
     """When executions are asked again, and how fast.
 
-    Intervals and `max_wait` are in seconds; `max_wait` counts from an execution's own first readable answer.
-    `terminal_statuses` are in lower case.
+    Intervals, `max_wait` and `outage_patience` are in seconds; `max_wait` counts from an execution's own first readable
+    answer. With an `outage_patience` of 0, failures count also while the API as a whole is out. `terminal_statuses` are
+    in lower case.
     """
 
     initial_interval: float = 5

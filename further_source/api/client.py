@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 
 from further_source import jsontext
+from further_source.api.spellings import blotted_out
 from further_source.api.transport import (
     MAX_ERROR_BODY,
     MAX_REQUEST_TIMEOUT,
@@ -52,7 +53,6 @@ from further_source.text import printable, shortened
 __all__ = ["Client", "ClientCredentials", "StaticToken", "check_base_url"]
 
 _MAX_ERROR_TEXT = 300  # characters
-_LONG_SECRET = 8  # characters
 _ASK_AGAIN = frozenset({408, 425})
 _SENDABLE_TOKEN = re.compile(r"[!-~\xa1-\xff]+")  # no control characters, no spaces, Latin-1
 
@@ -243,9 +243,9 @@ def _read_execution(answer: HttpAnswer, execution: ExecutionId, tell: "_Teller")
             return Failure(tell(str(error)))
         # A body that is no JSON, such as a proxy's error page, tells most by its first characters.
         is_like_json = answer.body.lstrip()[:1] in (b"{", b"[")
-        shown = "" if is_like_json else _excerpt(answer.body)
+        shown, is_cut = ("", False) if is_like_json else _excerpt(answer.body)
         how = "not JSON" if answer.body.strip() else "empty"  # wherever it is that the JSON ends
-        return Failure(tell(str(error), shown), unreadable=f"{answer.status}: {how}")
+        return Failure(tell(str(error), shown, is_cut=is_cut), unreadable=f"{answer.status}: {how}")
     if not isinstance(payload, dict):
         return Refused("invalid", tell(f"{answer.status}: the answer is no JSON object"))
     status = payload.get("status")
@@ -311,7 +311,10 @@ def _tell_redirect(answer: HttpAnswer, tell: "_Teller") -> str:
 def _tell_error(answer: HttpAnswer, tell: "_Teller") -> str:
     if answer.broken:  # half a body could end with half a secret, which nothing would find
         return tell(f"{answer.status}: {answer.broken}")
-    return tell(str(answer.status), _detail(answer.body) or _excerpt(answer.body))
+    if detail := _detail(answer.body):
+        return tell(str(answer.status), detail)
+    excerpt, is_cut = _excerpt(answer.body)
+    return tell(str(answer.status), excerpt, is_cut=is_cut)
 
 
 def _detail(body: bytes) -> str:
@@ -333,8 +336,9 @@ def _detail_entry(entry: dict[str, Any]) -> str:
     return ": ".join(part for part in (where, msg) if isinstance(part, str) and part)
 
 
-def _excerpt(body: bytes) -> str:
-    return body[:MAX_ERROR_BODY].decode("utf-8", "replace").strip()
+def _excerpt(body: bytes) -> tuple[str, bool]:
+    """The beginning of a body as text, and whether it may be cut."""
+    return body[:MAX_ERROR_BODY].decode("utf-8", "replace").strip(), len(body) >= MAX_ERROR_BODY
 
 
 def _retry_after(answer: HttpAnswer) -> float | None:
@@ -356,32 +360,16 @@ class _Teller:
     """Makes error texts fit for a table and a terminal: one line, short, nothing secret."""
 
     def __init__(self, secrets: Iterable[str], prefix: str = "") -> None:
-        spellings = {spelling for secret in secrets if secret for spelling in _spellings(secret)}
-        # The longest first: if one spelling is part of another, the rest of the longer one would stay.
-        longest_first = sorted(spellings, key=len, reverse=True)
-        self._secret = re.compile("|".join(map(_pattern, longest_first))) if spellings else None
+        self._secrets = tuple(secret for secret in secrets if secret)
         self._prefix = prefix
 
-    def __call__(self, ours: str, theirs: str = "") -> str:
-        """One line of `ours`, our own words, and `theirs`, which the API said and which may echo a secret."""
-        if self._secret:  # before the text is cut: the cut could leave the beginning of a secret
-            theirs = self._secret.sub("***", theirs)
+    def __call__(self, ours: str, theirs: str = "", *, is_cut: bool = False) -> str:
+        """One line of `ours`, our own words, and `theirs`, which the API said and which may echo a secret.
+
+        Args:
+            is_cut: Whether `theirs` was cut, perhaps in the middle of a secret.
+        """
+        # Before the text is made shorter: its end could be the beginning of a secret.
+        theirs = blotted_out(self._secrets, theirs, is_cut=is_cut) if theirs else ""
         text = f"{self._prefix}{ours}: {theirs}" if theirs else self._prefix + ours
         return shortened(printable(text[: _MAX_ERROR_TEXT + 1]), _MAX_ERROR_TEXT)
-
-
-def _pattern(spelling: str) -> str:
-    """What to look for. A short secret, such as `b`, counts only as a whole word: else it would blot out others."""
-    pattern = re.escape(spelling)
-    return pattern if len(spelling) >= _LONG_SECRET else rf"(?<!\w){pattern}(?!\w)"
-
-
-def _spellings(secret: str) -> tuple[str, ...]:
-    """The secret as it is, as in a JSON text, and as in a URL: an API may echo it in any of these."""
-    return (
-        secret,
-        json.dumps(secret)[1:-1],
-        json.dumps(secret, ensure_ascii=False)[1:-1],
-        quote(secret),
-        quote(secret, safe=""),
-    )

@@ -7,7 +7,7 @@ from further_source.settings import MAX_JITTER, PollingSettings
 __all__ = ["Backoff", "Chance", "jittered", "next_interval"]
 
 Chance = Callable[[], float]
-"""A number from 0 to 1, another one at each call."""
+"""Gives a number from 0 to 1, another one at each call."""
 
 
 def next_interval(interval: float, settings: PollingSettings) -> float:
@@ -16,12 +16,12 @@ def next_interval(interval: float, settings: PollingSettings) -> float:
 
 
 def jittered(interval: float, chance: Chance) -> float:
-    """A wait of `interval` seconds or a little less, so that runs which failed together do not go on together."""
+    """`interval` seconds or a little less, so that runs that failed at the same moment do not go on at the same."""
     return interval * (1 - MAX_JITTER * chance())
 
 
 class Backoff:
-    """The waits after one failure, two in a row, three: as long as those of polling, or a little less."""
+    """The waits after failures in a row. They grow like the intervals of polling, and have jitter."""
 
     def __init__(self, settings: PollingSettings, chance: Chance) -> None:
         self._settings = settings
@@ -30,14 +30,15 @@ class Backoff:
 
     @property
     def interval(self) -> float:
-        """Seconds of the next wait, without jitter."""
+        """Seconds of the next wait without jitter."""
         return self._interval
 
-    def lengthen(self) -> float:
-        """Seconds to wait this time; the next wait is longer."""
+    def next_wait(self) -> float:
+        """Seconds to wait after this failure; after the next one it is longer."""
         wait = jittered(self._interval, self._chance)
         self._interval = next_interval(self._interval, self._settings)
         return wait
 
     def restart(self) -> None:
+        """The row of failures is over."""
         self._interval = self._settings.initial_interval

@@ -10,20 +10,20 @@ __all__ = ["Outage"]
 
 
 class Outage:
-    """Nothing is answered any more, or everything is well. Times are seconds on the run's clock.
+    """Decides whether the API as a whole is out. Times are seconds on the run's clock.
 
-    The API is out once three executions have failed, or all that are left if these are fewer, and nothing was
-    answered in between. An execution that fails while others are answered is no witness: it is that execution's own
-    trouble, until it is answered. Nor can anything be had without a token.
+    The API is out when three executions have failed and nothing was answered in between; where fewer are left, when
+    all of these have failed. An execution that failed while others were answered does not count until it is answered
+    itself: the trouble is its own. Without a token nothing can be asked, so one failed request for a token is enough.
 
-    While the API is out, one request at a time asks whether it is back. Whatever answers about an execution ends the
-    outage. 429, 401, a token, and an answer that nobody can read neither begin nor end one.
+    While the API is out, one request at a time asks whether it is back, after waits that grow. Any answer about an
+    execution ends the outage. A 429, a 401, a token or an unreadable answer neither begins nor ends it.
 
     Attributes:
-        reason: The latest error, None as long as the API is not out.
-        ends_at: When the patience is over, infinite as long as the API is not out.
-        probe_at: When the next request may be sent while the API is out.
-        given_up: The error after which it made no sense to go on, None before that.
+        reason: The latest error while the API is out, else None.
+        ends_at: When the patience is over while the API is out, else infinite.
+        probe_at: While the API is out, when the next request may be sent.
+        given_up: The latest error once the patience is over, None before that.
     """
 
     def __init__(self, settings: PollingSettings, chance: Chance) -> None:
@@ -31,8 +31,8 @@ class Outage:
         self._backoff = Backoff(settings, chance)
         self._began_at = -math.inf
         self._answered_at = -math.inf
-        self._witnesses: set[Hashable] = set()  # have failed since anything was answered
-        self._troubled: set[Hashable] = set()  # have failed while others were answered
+        self._witnesses: set[Hashable] = set()  # have failed, and nothing was answered since
+        self._troubled: set[Hashable] = set()  # have failed, and others were answered meanwhile
         self.reason: str | None = None
         self.ends_at = math.inf
         self.probe_at = -math.inf
@@ -43,19 +43,19 @@ class Outage:
         return self.reason is not None
 
     def failed(self, execution: Hashable, error: str, *, sent_at: float, now: float, left: int) -> None:
-        """Takes a failed request for an execution; `left` are those that have not ended, this one too."""
+        """Takes a failed request for an execution; `left` is how many have not ended, this one included."""
         if execution not in self._troubled:
             (self._troubled if sent_at <= self._answered_at else self._witnesses).add(execution)
         enough = min(OUTAGE_WITNESSES, left - len(self._troubled))
         if self.is_on or len(self._witnesses) >= max(enough, 1):
-            self._go_on(error, sent_at, now)
+            self._fail(error, sent_at, now)
 
     def token_failed(self, error: str, *, sent_at: float, now: float) -> None:
-        """Takes a failed request for a token, where there is none that could be used."""
-        self._go_on(error, sent_at, now)
+        """Takes a failed request for a token at a time when there is none that could be used."""
+        self._fail(error, sent_at, now)
 
     def said_nothing(self, now: float) -> None:
-        """Takes what neither begins nor ends an outage."""
+        """Takes an outcome that neither begins nor ends an outage."""
         if now >= self.ends_at:
             self.given_up = self.reason
 
@@ -72,13 +72,14 @@ class Outage:
         self._witnesses.discard(execution)
         self._troubled.discard(execution)
 
-    def _go_on(self, error: str, sent_at: float, now: float) -> None:
+    def _fail(self, error: str, sent_at: float, now: float) -> None:
         if not self._patience:
             return
-        if not self.is_on:
+        begins = not self.is_on
+        if begins:
             self._began_at, self.ends_at = now, now + self._patience
             self._backoff.restart()
-        if sent_at >= self._began_at or not self.is_on:  # what was under way when it began is no probe
-            self.probe_at = now + self._backoff.lengthen()
+        if begins or sent_at >= self._began_at:  # a request that was under way when it began does not ask for its end
+            self.probe_at = now + self._backoff.next_wait()
         self.reason = error
         self.said_nothing(now)

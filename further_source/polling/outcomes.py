@@ -34,7 +34,7 @@ class Refused:
 class Failure:
     """No usable answer this time: connection error, timeout, 408, 425, 5xx or an unreadable body.
 
-    `unreadable` is the reason where the body came whole and cannot be read, the same text for the same reason.
+    `unreadable` tells why a body that came whole cannot be read, always in the same words; else it is None.
     """
 
     error: str

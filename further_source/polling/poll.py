@@ -58,8 +58,12 @@ def poll_executions(
 ) -> Iterator[Ended]:
     """Asks all listed executions until each has ended, or `stopped()`; yields each end as it comes.
 
-    Nothing is yielded for what had not ended when polling was stopped. `on_change` is called, in the thread that polls,
-    whenever its state has changed: before the first request, and after each that is sent or has come back.
+    Nothing is yielded for what had not ended when polling was stopped.
+
+    Args:
+        chance: Makes the jitter of waits after failures.
+        on_unknown_status: Called once for each status that is neither `running` nor terminal.
+        on_change: Called whenever the state of polling has changed, in the thread that polls; should be quick.
 
     Raises:
         CredentialsError: The API refuses the credentials; what ended before has been yielded.

@@ -1,4 +1,4 @@
-"""Which execution to ask next, when, and how it ended."""
+"""Which request to send next and when, and how an execution ended."""
 
 import heapq
 import math
@@ -88,7 +88,7 @@ class Schedule:
         now: Seconds on a monotonic clock; `wall` is the same moment as a time of day.
         token: The token to begin with, or None where one must be asked for.
         renewable: Whether a token can be asked for at all.
-        chance: Makes waits after a failure differ, see `Chance`.
+        chance: Makes the jitter of waits after failures.
         on_unknown_status: Told once about each status that is neither `running` nor terminal.
     """
 
@@ -120,6 +120,7 @@ class Schedule:
         self._pushed = 0
         self._unended = len(executions)
         self._asked = 0
+        self._asked_and_unended = 0
         self._retried = 0
         self._retry_reason: str | None = None
 
@@ -132,7 +133,7 @@ class Schedule:
         paused = now < self._throttle.paused_until
         return PollState(
             asked=self._asked,
-            waiting=self._unended - (len(self._executions) - self._asked),
+            waiting=self._asked_and_unended,
             retried=self._retried,
             retry_reason=self._tokens.error or (self._retry_reason if self._retried else None),
             paused_until=self._throttle.paused_until if paused else None,
@@ -190,6 +191,7 @@ class Schedule:
         if watch.first_sent_at is None:
             watch.first_sent_at = now
             self._asked += 1
+            self._asked_and_unended += 1
         return Request(watch, self._tokens.take(), now)
 
     # What came of it
@@ -226,7 +228,7 @@ class Schedule:
         if isinstance(outcome, Answered | Refused):
             self._tokens.accepted(request.sent_at, now)
             self._outage.answered(watch, now)
-            self._is_retried(watch, None)
+            self._note_error(watch, None)
         else:
             self._outage.said_nothing(now)
         if isinstance(outcome, Answered):
@@ -235,13 +237,13 @@ class Schedule:
             return self._end(watch, outcome.poll_outcome, outcome.error)
         if isinstance(outcome, Unauthorized):
             self._tokens.refused(request.token, outcome, request.sent_at)
-            self._push(watch, -math.inf)  # first of all, so that one request tells whether the next token is any good
+            self._push(watch, -math.inf)  # asked before all others: one request tells whether the next token is good
             return None
         # 429 speaks of all of us: it neither counts as a failure nor lengthens the execution's own interval.
         return self._ask_again(watch, now, watch.interval, lengthen=False, may_end=not self._outage.is_on)
 
     def _failed(self, request: Request, watch: _Watch, failure: Failure, now: float) -> Ended | None:
-        self._is_retried(watch, failure.error)
+        self._note_error(watch, failure.error)
         same = failure.unreadable is not None and failure.unreadable == watch.unreadable
         watch.unreadable = failure.unreadable
         watch.unreadable_in_a_row = watch.unreadable_in_a_row + 1 if same else 1
@@ -254,13 +256,13 @@ class Schedule:
                 return self._end(watch, "invalid", failure.error)
         wait = jittered(watch.interval, self._chance)
         if self._outage.is_on and (was_on or now < self._deadline(watch)):
-            return self._ask_again(watch, now, wait, may_end=False)  # it is not this execution's fault
+            return self._ask_again(watch, now, wait, may_end=False)  # the failure is not this execution's
         watch.failures += 1
         if watch.failures >= MAX_FAILURES_IN_A_ROW:
             return self._end(watch, "unreachable", failure.error)
         return self._ask_again(watch, now, wait)
 
-    def _is_retried(self, watch: _Watch, error: str | None) -> None:
+    def _note_error(self, watch: _Watch, error: str | None) -> None:
         self._retried += (error is not None) - (watch.error is not None)
         watch.error = error
         self._retry_reason = error or self._retry_reason
@@ -310,14 +312,15 @@ class Schedule:
         while self._waiting or self._next_first < len(self._executions):
             watch = self._take()
             if out is None and watch.answer is not None:
-                yield self._end(watch, "running", None)  # it has been waited for: only 429 came since
+                yield self._end(watch, "running", None)  # it was answered, and then only 429 came
             else:
                 yield self._end(watch, "unreachable", error)
 
     def _end(self, watch: _Watch, poll_outcome: str, error: str | None) -> Ended:
         self._unended -= 1
+        self._asked_and_unended -= watch.first_sent_at is not None
         self._outage.ended(watch)
-        self._is_retried(watch, None)
+        self._note_error(watch, None)
         answer, watch.answer = watch.answer, None  # an idle thread may still know of the watch, and answers are large
         return Ended(
             execution=watch.execution,

@@ -7,17 +7,17 @@ __all__ = ["PollState"]
 
 @dataclass(frozen=True, slots=True)
 class PollState:
-    """How polling stands at a moment. Moments are seconds on the run's clock.
+    """How polling stands. Times are seconds on the run's clock.
 
     Attributes:
-        asked: Executions that have been asked at least once.
-        waiting: Those of them that have not ended.
-        retried: Those of them whose last request failed.
-        retry_reason: The latest error of those, or of a request for a token; None where nothing is tried again.
-        paused_until: When the pause is over that a 429 asked for, None where there is none.
+        asked: How many executions have been asked.
+        waiting: How many of these have not ended.
+        retried: How many of these have failed since they were last answered.
+        retry_reason: The latest of their errors, or that of the last request for a token; None where none failed.
+        paused_until: While requests are paused because of a 429, when the pause is over; else None.
         pause_reason: The text of that 429.
-        outage_reason: The latest error, where the API as a whole is out; else None.
-        outage_ends_at: When an outage has been sat out long enough, None where there is none.
+        outage_reason: While the API as a whole is out, the latest error; else None.
+        outage_ends_at: While the API as a whole is out, when the patience is over; else None.
     """
 
     asked: int = 0

@@ -16,13 +16,14 @@ __all__ = ["Throttle"]
 class Throttle:
     """One rate budget for all requests of a run. Times are seconds on the run's clock.
 
-    A pause is never shorter than its `Retry-After`, and often a little longer; those without one are a `Backoff`.
+    A pause is as long as the `Retry-After` says, or a little longer. Without one it is that of a `Backoff`, and after a
+    few 429 in a row it is never shorter than that.
 
     Attributes:
         next_slot: When the budget allows the next request.
-        paused_until: When the pause is over that the last 429 asked for.
-        reason: The text of the last 429, None before the first.
-        given_up: The text of the 429 after which it made no sense to go on, None before that.
+        paused_until: When the latest pause is over.
+        reason: The text of the latest 429, None before the first.
+        given_up: The text of the latest 429, once nothing else has come for long enough; None before that.
     """
 
     def __init__(self, settings: PollingSettings, now: float, chance: Chance) -> None:
@@ -47,18 +48,18 @@ class Throttle:
     def refused(self, outcome: Throttled, sent_at: float, now: float) -> None:
         """Takes a 429 that came now."""
         self.reason = outcome.error
-        # Those that were under way when the last one came say nothing new: they neither count nor lengthen.
+        # A request that was under way when the last 429 came tells nothing new: its 429 does not count as another one.
         if sent_at >= self._last_at:
             if self._in_a_row == 0:
                 self._first_sent_at = sent_at
             if self._eased:
                 self._backoff.restart()
             self._eased = False
-            self._wait = self._backoff.lengthen()
+            self._wait = self._backoff.next_wait()
             self._in_a_row += 1
             self._last_at = now
         self.paused_until = max(self.paused_until, now + self._pause(outcome.retry_after))
-        # Nobody's own count grows by a 429, so an API that answers nothing else would never let a run end.
+        # A 429 is not counted against an execution, so an API that answers nothing else would never let a run end.
         waited = now - self._first_sent_at >= self._max_wait
         if self._in_a_row >= MAX_FAILURES_IN_A_ROW and waited:
             self.given_up = outcome.error
@@ -69,12 +70,12 @@ class Throttle:
         pause = min(max(retry_after, 0.0) * (1 + MAX_JITTER * self._chance()), MAX_RETRY_AFTER)
         if self._in_a_row <= SHORT_RETRY_AFTERS_IN_A_ROW:
             return pause
-        return max(pause, self._wait)  # to ask again at once has not helped
+        return max(pause, self._wait)  # it did not help to ask again that soon
 
     def passed(self, sent_at: float) -> None:
-        """Takes anything else that a request for an execution came to.
+        """Takes any other outcome of a request for an execution.
 
-        A new token does not count: where every token is short-lived, 429 would go on for ever.
+        Not that of a request for a token: where tokens are short-lived, 429 for ever would be interrupted by them.
         """
         self._in_a_row = 0
         self._eased = self._eased or sent_at >= self._last_at

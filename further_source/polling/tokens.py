@@ -13,8 +13,8 @@ __all__ = ["Tokens"]
 class Tokens:
     """The token of a run. Times are seconds on the run's clock.
 
-    A 401 is held against the token that was sent: another one is asked for. Only if that one is refused too, before
-    any request was accepted with it, are the credentials no good.
+    A 401 is held against the token that was sent, and another token is asked for. Only when that one too is refused,
+    before any request was accepted with it, are the credentials refused.
 
     Args:
         token: The token to begin with, or None where one must be asked for.
@@ -22,9 +22,9 @@ class Tokens:
         now: When the run begins.
 
     Attributes:
-        ask_at: When a token may be asked for: not sooner, for the last request failed.
-        error: Why the last request for a token failed, None since a token came.
-        given_up: The error after which it made no sense to go on, None before that.
+        ask_at: When a token may be asked for again after a failure.
+        error: Why the latest request for a token failed; None once a token has come.
+        given_up: The latest error once too many were in a row, None before that.
     """
 
     def __init__(
@@ -35,12 +35,12 @@ class Tokens:
         self._used = False
         self._requested = False
         self._failures = 0
-        # A token endpoint that is out is part of an outage, if these are sat out.
+        # Where outages are sat out, a token endpoint that is out is one.
         self._max_failures = math.inf if settings.outage_patience else MAX_FAILURES_IN_A_ROW
         self._backoff = Backoff(settings, chance)
-        self._refused = False  # a 401 came, and no token since
-        self._renewed_at: float | None = None  # when the first token after the last such 401 came
-        self._accepted_at: float | None = None  # when a request sent since then first turned out to be accepted
+        self._refused = False  # whether a token was refused, and no other one has come since
+        self._renewed_at: float | None = None  # when that other one came
+        self._accepted_at: float | None = None  # when it was known that a request sent since then had been accepted
         self.ask_at = now
         self.error: str | None = None
         self.given_up: str | None = None
@@ -53,7 +53,7 @@ class Tokens:
         return not self._used or self._token.expires_at is None or now < self._token.expires_at
 
     def is_due(self, now: float) -> bool:
-        """Whether another token is to be asked for, and has not been yet."""
+        """Whether another token has to be asked for, and has not been asked for yet."""
         if not self._renewable or self._requested:
             return False
         if self._token is None or not self.is_usable(now):
@@ -89,14 +89,14 @@ class Tokens:
         elif isinstance(outcome, Failure):
             self._failures += 1
             self.error = outcome.error
-            self.ask_at = now + self._backoff.lengthen()
+            self.ask_at = now + self._backoff.next_wait()
             if self._failures >= self._max_failures and not self.is_usable(now):
                 self.given_up = outcome.error
         else:
             self.ask_at = now + self._backoff.interval  # 429 may say that no pause is needed
 
     def accepted(self, sent_at: float, now: float) -> None:
-        """Takes an answer that came now and shows that the token was accepted."""
+        """Takes an answer that came now, and shows that the token of its request was accepted."""
         if self._renewed_at is not None and self._renewed_at <= sent_at and self._accepted_at is None:
             self._accepted_at = now
 
@@ -104,11 +104,11 @@ class Tokens:
         """Takes a 401 for a request that was sent with `token`.
 
         Raises:
-            CredentialsError: The token cannot be renewed, or was obtained after a 401 and has not been accepted once.
+            CredentialsError: The token cannot be renewed; or it came after a 401, and was not accepted before.
         """
         renewed = self._renewed_at is not None and self._renewed_at <= sent_at
-        # What counts is what was known when the request was sent: a slow 401 may come after others' answers, and
-        # an execution that gets nothing but 401 would have a token renewed again and again.
+        # What was known when the request was sent counts. If others' answers that came since then counted, an
+        # execution that gets nothing but 401 could have tokens renewed for ever.
         accepted = self._accepted_at is not None and self._accepted_at <= sent_at
         if not self._renewable or (renewed and not accepted):
             raise CredentialsError(outcome.error)

@@ -1,10 +1,13 @@
 """Real HTTP on loopback: what each answer, fault and refusal comes to, and what must never get out."""
 
+import base64
 import contextlib
 import email.utils
 import gzip
+import html
 import json
 import logging
+import re
 import shutil
 import socket
 import ssl
@@ -409,6 +412,11 @@ def echoes(secret: str) -> list[Any]:
         f"x {secret}".encode(),
         json.dumps({"a": secret}, ensure_ascii=False).encode(),
         f"token={quote(secret)} or {quote(secret, safe='')}".encode(),
+        f"token={re.sub('%..', lambda escape: escape[0].lower(), quote(secret, safe=''))}".encode(),
+        html.escape(f"<b>{secret}</b>").encode(),
+        json.dumps({"a": secret}).replace("/", "\\/").encode(),
+        f"Authorization: Basic {base64.b64encode(f'id:{secret}'.encode()).decode()}".encode(),
+        base64.urlsafe_b64encode(f"{secret} {secret}  {secret}".encode()),
     ]
 
 
@@ -434,7 +442,23 @@ def test_secrets_that_are_echoed_are_blotted_out(sandbox: Sandbox, status: int, 
     for outcome in outcomes:
         assert token[:10] not in outcome.error
         assert "cret" not in outcome.error
+        assert not any(
+            base64.b64encode(inner.encode()).decode()[:-4] in outcome.error for inner in (token[1:], "cret/")
+        )
         assert "sig=1" not in outcome.error
+
+
+@pytest.mark.parametrize("head", [b"500 Odd", b"200 OK"])
+def test_no_part_of_a_secret_is_left_where_a_long_body_is_cut(head: bytes) -> None:
+    token = "".join(f"{number:04}" for number in range(1000))  # so long that little is left of the body
+    body = f"<html>{token * 20}".encode()
+    answer = b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (head, len(body), body)
+    with raw_server(lambda _: [answer]) as (base_url, _), client_of(base_url, token) as client:
+        outcome = client.get_execution(EXECUTION, Token(token))
+
+    assert isinstance(outcome, Failure)
+    assert "***" in outcome.error
+    assert not any(f"{number:04}" in outcome.error for number in range(1, 1000))
 
 
 def test_our_own_words_are_not_blotted_out() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from further_source.executions import ExecutionId
-from further_source.polling.outcomes import Answered, Failure, Refused, Throttled, Token
+from further_source.polling.outcomes import Answered, Failure, Refused, Throttled, Token, Unauthorized
 from further_source.polling.schedule import Request, Schedule
 from further_source.settings import PollingSettings
 from tests.support.virtual import START_UTC, listed, utc
@@ -17,14 +17,14 @@ RUNNING = Answered("running", {"status": "running"}, size=7)
 COMPLETED = Answered("completed", {"status": "completed"}, size=9)
 
 
-def schedule(count: int, **changes: Any) -> Schedule:
+def schedule(count: int, *, token: Token | None = STATIC, **changes: Any) -> Schedule:
     return Schedule(
         listed(count),
         replace(SETTINGS, **changes),
         now=BEGIN,
         wall=START_UTC,
-        token=STATIC,
-        renewable=False,
+        token=token,
+        renewable=token is None,
         chance=lambda: 0.0,
     )
 
@@ -102,6 +102,33 @@ def test_a_429_holds_everybody() -> None:
 
     assert paused.next(BEGIN + 1) == 40
     assert isinstance(paused.next(BEGIN + 41), Request)
+
+
+def test_after_a_401_it_asks_for_a_token_and_then_first_for_what_was_refused() -> None:
+    refused = schedule(3, token=None)
+    refused.record(sent(refused, BEGIN), Token("one"), BEGIN)
+    first = sent(refused, BEGIN + 0.25)
+    refused.record(first, Unauthorized("401"), BEGIN + 20)  # others are due long since
+
+    asks_for_token = sent(refused, BEGIN + 20)
+    assert asks_for_token.watch is None
+    refused.record(asks_for_token, Token("two"), BEGIN + 30)
+    again = sent(refused, BEGIN + 30)
+    assert (again.watch, again.token) == (first.watch, Token("two"))
+
+
+def test_while_the_api_is_out_one_request_at_a_time_is_sent() -> None:
+    out = schedule(5)
+    requests = [sent(out, BEGIN + number / 4) for number in range(4)]
+    for request in requests[:3]:
+        out.record(request, Failure("503"), BEGIN + 10)
+    assert out.next(BEGIN + 20) == math.inf  # the fourth is under way
+
+    out.record(requests[3], Failure("503"), BEGIN + 20)
+    probe = sent(out, BEGIN + 20)
+    assert out.next(BEGIN + 30) == math.inf
+    out.record(probe, Failure("503"), BEGIN + 30)
+    assert out.next(BEGIN + 30) == 7.5
 
 
 def test_nothing_is_given_up_as_long_as_there_is_hope() -> None:

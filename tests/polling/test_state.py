@@ -1,5 +1,7 @@
 """What polling tells of itself while it goes on."""
 
+from dataclasses import replace
+
 from further_source.polling.poll import PollState
 from further_source.settings import PollingSettings
 from tests.support.virtual import COMPLETED, RUNNING, START, Run, answer, fault, grant, listed, poll, throttle
@@ -38,6 +40,13 @@ def test_what_has_ended_is_not_tried_again() -> None:
 
     assert run.outcome(A) == "unreachable"
     assert told(run, 300).retried == 0
+
+
+def test_what_was_never_asked_does_not_wait() -> None:
+    run = poll({A: [COMPLETED], B: [COMPLETED]}, replace(SETTINGS, outage_patience=10), tokens=[fault("503")])
+
+    assert [ended.poll_outcome for ended in run.ends] == ["unreachable", "unreachable"]
+    assert {(state.asked, state.waiting) for _, state in run.states} == {(0, 0)}
 
 
 def test_a_token_that_does_not_come_is_told_too() -> None:
