@@ -86,3 +86,19 @@ def test_it_can_be_added_from_git_and_loads(repository: Path, tmp_path: Path) ->
     lock = (project / "uv.lock").read_text()
     [entry] = re.findall(r'name = "further-source"\nversion = "(.*)"\nsource = \{ git = "file://', lock)
     assert entry
+
+
+@pytest.mark.slow
+def test_the_command_of_a_wheel_loads_the_demo_from_an_empty_directory(repository: Path, tmp_path: Path) -> None:
+    assert UV is not None
+    empty, tools = tmp_path / "empty", tmp_path / "tools"
+    empty.mkdir()
+    checked(run(UV, "build", "--quiet", "--wheel", "--out-dir", tmp_path / "dist", cwd=repository))
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    made = run(UV, "venv", "--quiet", "--python", sys.executable, tools, cwd=tmp_path)
+    checked(made)
+    python = tools / ("Scripts" if os.name == "nt" else "bin") / "python"
+    checked(run(UV, "pip", "install", "--quiet", "--python", python, wheel, cwd=tmp_path))
+    checked(run(python.with_name("further-source"), "demo", "--quiet", cwd=empty))
+
+    assert (empty / "further_demo.duckdb").is_file()

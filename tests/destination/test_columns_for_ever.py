@@ -94,7 +94,7 @@ def in_some_order(world: World, seed: int) -> None:
     world.check()
 
 
-@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 40))])
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 16))])
 def test_on_duckdb(seed: int, sandbox: Sandbox, tmp_path: Path) -> None:
     serve(sandbox)
     database = str(tmp_path / "world.duckdb")
@@ -103,7 +103,7 @@ def test_on_duckdb(seed: int, sandbox: Sandbox, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 20))])
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 8))])
 def test_on_postgres(seed: int, sandbox: Sandbox, tmp_path: Path, postgres_url: str) -> None:
     serve(sandbox)
     in_some_order(
