@@ -1,12 +1,9 @@
 """`further-source check`: what is not as it should be is found, and nothing is loaded or left behind."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-from dlt.common.configuration.container import Container
-from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 
 from further_source.command.main import main
 from further_source.sandbox import Sandbox, error
@@ -15,16 +12,9 @@ from tests.support.command import Command, serve
 A = "wf/a"
 
 
-@pytest.fixture
-def command(tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """In this process: its directory is the working directory, and its settings are set."""
-    command = Command(tmp_path, sandbox)
-    for name, value in command.env().items():
-        if name.startswith(("SOURCES__", "DLT_")):
-            monkeypatch.setenv(name, value)
-    monkeypatch.chdir(command.directory)
-    Container()[PluggableRunContext].reload(str(command.directory))
-    return command
+@pytest.fixture(name="command")
+def _command(command_here: Command) -> Command:
+    return command_here
 
 
 def check(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:

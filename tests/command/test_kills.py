@@ -330,7 +330,9 @@ def test_a_signal_does_not_wait_for_a_request_that_hangs(tmp_path: Path, sandbox
     assert command.outcomes() == {"a": "completed"}
 
 
-@pytest.mark.parametrize(("number", "pattern"), [(signal.SIGTERM, EXTRACTED), (signal.SIGINT, NORMALIZED)])
+@pytest.mark.parametrize(
+    ("number", "pattern"), [(signal.SIGTERM, EXTRACTED), pytest.param(signal.SIGINT, NORMALIZED, marks=slow)]
+)
 def test_a_second_signal_ends_it_at_once(
     tmp_path: Path, sandbox: Sandbox, number: signal.Signals, pattern: str
 ) -> None:

@@ -1,13 +1,10 @@
 """`further-source rebuild` and `verify`: wide tables made anew, and what is not complete."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
-from dlt.common.configuration.container import Container
-from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 
 from further_source.command.main import main
 from further_source.sandbox import Sandbox, cell, completed, step
@@ -18,16 +15,9 @@ WIDE = (
 )
 
 
-@pytest.fixture
-def command(tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """In this process: its directory is the working directory, and its settings are set."""
-    command = Command(tmp_path, sandbox)
-    for name, value in command.env().items():
-        if name.startswith(("SOURCES__", "DLT_")):
-            monkeypatch.setenv(name, value)
-    monkeypatch.chdir(command.directory)
-    Container()[PluggableRunContext].reload(str(command.directory))
-    return command
+@pytest.fixture(name="command")
+def _command(command_here: Command) -> Command:
+    return command_here
 
 
 def execute(command: Command, *statements: str) -> None:
