@@ -64,6 +64,11 @@ class Records:
         self._dataset = dataset
         self._row_groups = row_groups
 
+    def look(self) -> None:
+        """Asks the destination what its tables are like, while nothing is lost if it does not answer."""
+        if self.selected & {EXECUTIONS.name, ROWS.name}:
+            self._dataset.read()
+
     def page(self, answers: list[Answer], load_id: str, counts: Counter[str]) -> Page:
         """The records of some answers; the last of the cells may come with a later page, or with `rest`.
 
@@ -139,7 +144,7 @@ def records_of(pipeline: dlt.Pipeline, source: DltSource, *, shared: bool) -> Re
     return Records(
         names,
         loading,
-        Dataset(pipeline, loading, schema, wide=ROWS.name in names),
+        Dataset(pipeline, loading, schema, wide=ROWS.name in names, shared=shared),
         # A limit or a filter that somebody put on `polled` could drop a page with cells of executions before it.
         row_groups=RowGroups() if all(len(pipe.steps) == 1 for pipe in pipes if pipe.name == "polled") else None,
     )

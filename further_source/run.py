@@ -188,6 +188,8 @@ class _Run:
         else:
             to_ask = held.missing(plan.listed)
             self.report.earlier = held.counts()
+        if to_ask:
+            records.look()
         return Session(to_ask, plan.make_client(), plan.settings, stop=self._stop), records
 
     def _answer(self, ended: Ended) -> Answer | None:

@@ -1,5 +1,6 @@
 """What the tests share: an environment of their own, a sandbox, and a pipeline into a DuckDB of its own."""
 
+import logging
 import os
 import re
 import tempfile
@@ -9,6 +10,7 @@ from typing import Any
 
 import dlt
 import pytest
+from dlt.common import logger as dlt_logger
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 
@@ -83,3 +85,18 @@ def postgres_url() -> Iterator[str]:
             yield f"postgresql://postgres:none@localhost/postgres?host={socket_directory}"
         finally:
             server.cleanup()
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    """Messages of dlt's logger, warnings and worse."""
+    messages: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    handler = Handler(logging.WARNING)
+    dlt_logger.LOGGER.addHandler(handler)
+    yield messages
+    dlt_logger.LOGGER.removeHandler(handler)

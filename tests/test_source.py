@@ -1,7 +1,6 @@
 """Loads over real HTTP into a real DuckDB: what the tables hold after one run, and after the next."""
 
 import json
-import logging
 import shutil
 import threading
 import warnings
@@ -15,7 +14,6 @@ import pandas as pd
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from dlt.common import logger as dlt_logger
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 from dlt.pipeline.exceptions import PipelineStepFailed
@@ -49,21 +47,6 @@ def load(request: pytest.FixtureRequest) -> Run:
     if request.param == "run":
         return lambda pipeline, source: pipeline.run(source)
     return run_in_slices
-
-
-@pytest.fixture
-def log(request: pytest.FixtureRequest) -> Iterator[list[str]]:
-    """Messages of dlt's logger, warnings and worse."""
-    messages: list[str] = []
-
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            messages.append(record.getMessage())
-
-    handler = Handler(logging.WARNING)
-    dlt_logger.LOGGER.addHandler(handler)
-    yield messages
-    dlt_logger.LOGGER.removeHandler(handler)
 
 
 def wipe(pipeline: dlt.Pipeline) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from itertools import chain, groupby
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 import dlt
@@ -65,10 +66,22 @@ class Dataset:
         loading: How it loads.
         schema: The schema of the source that is extracted; brought up to date with the destination.
         wide: Whether wide tables are loaded, so that one is told where what is there lacks rows of them.
+        shared: Whether other loads write to the dataset at the same time.
     """
 
-    def __init__(self, pipeline: dlt.Pipeline, loading: Loading, schema: Schema, *, wide: bool = False) -> None:
+    def __init__(
+        self,
+        pipeline: dlt.Pipeline,
+        loading: Loading,
+        schema: Schema,
+        *,
+        wide: bool = False,
+        shared: bool = False,
+    ) -> None:
         self._wide = wide
+        self._shared = shared
+        self._outdated: list[Field] = []
+        self._is_read = False
         self._pipeline = pipeline
         self._loading = loading
         self._naming = schema.naming
@@ -84,23 +97,47 @@ class Dataset:
     def settle(self, build: Callable[[Decisions], _T], load_id: str) -> tuple[_T, list[Field]]:
         """What `build` makes of the decisions. By then the destination has all columns and records it relies on.
 
-        `build` is called again if another load was faster. If the destination knows no SQL, the records for the table
-        `fields` are returned besides, to be loaded like others; else there are none.
+        `build` is called again if another load was faster. If the destination knows no SQL, or is away just now, the
+        records for the table `fields` are returned besides, to be loaded like others; else there are none.
+
+        Raises:
+            DestinationException: It is away, and other loads may decide otherwise meanwhile.
         """
-        if self._decisions is None:
-            self._read()
-            self._bring_schema_up_to_date()
+        if not self._is_read:
+            self.read()
         while True:
             decisions = self._decisions = self._decisions or self._decide()
             built = build(decisions)
             changed, wanted = decisions.changed(), decisions.wanted()
             if not (changed or wanted):
                 return built, []
-            if self._knows_sql and not self._write(changed, decisions.fields.removed, wanted, load_id):
-                continue
-            self._take_over(changed, decisions.fields.removed, wanted)
+            removed = [*self._outdated, *decisions.fields.removed]
+            is_written = False
+            if self._knows_sql:
+                try:
+                    is_written = self._write([*changed, *self._kept(changed, removed)], removed, wanted, load_id)
+                except DestinationException:
+                    if self._shared:
+                        raise
+                else:
+                    if not is_written:
+                        continue  # another load was faster
+            self._take_over(changed, removed, wanted)
+            if is_written:
+                self._outdated = []
             _warn(changed)
-            return built, [] if self._knows_sql else changed
+            return built, [] if is_written else changed
+
+    def _kept(self, changed: Sequence[Field], removed: Sequence[Field]) -> list[Field]:
+        """Records that stay as they are, and have the key of one that is removed: both would go."""
+        keys = set(map(_key, self._outdated)) - set(map(_key, changed))
+        return [field for field in self._recorded if _key(field) in keys and field not in removed]
+
+    def read(self) -> None:
+        """Asks the destination what its tables are like, and brings dlt's schema up to date."""
+        self._read()
+        self._bring_schema_up_to_date()
+        self._is_read = True
 
     def begin_anew(self, step_name: str | None) -> tuple[FieldColumns, list[str]]:
         """To decide of wide tables as if there were none: of all, or of those of a step. And the tables to drop."""
@@ -140,7 +177,8 @@ class Dataset:
     def _read(self) -> None:
         if self._knows_sql:
             with self._pipeline.destination_client() as client:
-                self._stored, self._recorded = _stored_types(client), _stored_fields(client)
+                self._stored = _stored_types(client)
+                self._recorded, self._outdated = _stored_fields(client)
             if self._wide and STEPS.name in self._stored:
                 self._tell_of_missing_rows()
         else:
@@ -199,9 +237,11 @@ class Dataset:
                 try:
                     self._make_fields_table(client)
                     with _alone(client):
-                        stored, recorded = _stored_types(client), _stored_fields(client)
+                        stored = _stored_types(client)
+                        recorded, outdated = _stored_fields(client)
                         if not self._is_as_decided_by(stored, recorded):
-                            self._stored, self._recorded, self._decisions = stored, recorded, None
+                            self._stored, self._recorded, self._outdated = stored, recorded, outdated
+                            self._decisions = None
                             return False
                         self._add_columns(client, wanted)
                         _replace_fields(client, changed, removed, load_id)
@@ -242,7 +282,7 @@ class Dataset:
 def first_wide_tables(pipeline: dlt.Pipeline) -> list[str]:
     """The first wide table of each step that is recorded; only of destinations that know SQL."""
     with pipeline.destination_client() as client:
-        recorded = [field for field in _stored_fields(client) if field.rows_table != EXECUTIONS.name]
+        recorded = [field for field in _stored_fields(client)[0] if field.rows_table != EXECUTIONS.name]
         naming = client.schema.naming
     return FieldColumns(recorded, {}, naming, 1).first_tables
 
@@ -277,13 +317,30 @@ def _fields_table(client: Any) -> str:
     return str(client.sql_client.make_qualified_table_name(FIELDS.name))
 
 
-def _stored_fields(client: Any) -> list[Field]:
-    columns = ", ".join(client.sql_client.escape_column_name(name) for name in _FIELD_COLUMNS)
+def _stored_fields(client: Any) -> tuple[list[Field], list[Field]]:
+    """The records of `fields`, and those that later ones have taken the place of."""
+    columns = ", ".join(client.sql_client.escape_column_name(name) for name in (*_FIELD_COLUMNS, "_dlt_load_id"))
     try:
         rows = client.sql_client.execute_sql(f"SELECT {columns} FROM {_fields_table(client)}")  # noqa: S608
     except DestinationUndefinedEntity:
-        return []
-    return [Field(*row) for row in rows or ()]
+        return [], []
+    return _latest((Field(*values), load_id) for *values, load_id in rows or ())
+
+
+def _key(field: Field) -> tuple[str, str | None, str | None]:
+    return field.rows_table, field.step_name, field.field
+
+
+def _latest(records: Iterable[tuple[Field, str]]) -> tuple[list[Field], list[Field]]:
+    """The last record of each field, by load, and the others."""
+    latest: dict[Any, Field] = {}
+    outdated: list[Field] = []
+    for field, _ in sorted(records, key=itemgetter(1)):
+        key = (field.rows_table.partition("__")[0], field.step_name, field.field)
+        if key in latest:
+            outdated.append(latest[key])
+        latest[key] = field
+    return list(latest.values()), outdated
 
 
 def _replace_fields(client: Any, changed: Sequence[Field], removed: Sequence[Field], load_id: str) -> None:
@@ -316,14 +373,12 @@ def _fields_in_files(pipeline: dlt.Pipeline, table_format: str | None) -> Iterat
     client: Any = pipeline.destination_client()
     if not isinstance(client, FSClientBase) or FIELDS.name not in client.schema.tables:
         return
-    latest: dict[Any, tuple[str, Field]] = {}
-    for batch in table_batches(client, FIELDS.name, (*_FIELD_COLUMNS, "_dlt_load_id"), table_format):
-        for *values, load_id in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            field = Field(*values)
-            key = (field.rows_table.partition("__")[0], field.step_name, field.field)
-            if key not in latest or latest[key][0] <= load_id:
-                latest[key] = load_id, field
-    yield from (field for _, field in latest.values())
+    records = (
+        (Field(*values), load_id)
+        for batch in table_batches(client, FIELDS.name, (*_FIELD_COLUMNS, "_dlt_load_id"), table_format)
+        for *values, load_id in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    )
+    yield from _latest(records)[0]
 
 
 def _warn(changed: Iterable[Field]) -> None:

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import logging
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
-from dlt.common import logger as dlt_logger
 from dlt.common.libs.pyiceberg import get_iceberg_tables
 from dlt.pipeline.exceptions import PipelineStepFailed
 
@@ -80,17 +78,6 @@ class Lake:
 @pytest.fixture(params=FORMATS)
 def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
     return Lake(str(tmp_path / "lake"), request.param, tmp_path / "pipelines")
-
-
-@pytest.fixture
-def log() -> Iterator[list[str]]:
-    """What dlt's logger warned of."""
-    messages: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    dlt_logger.LOGGER.addHandler(handler)
-    yield messages
-    dlt_logger.LOGGER.removeHandler(handler)
 
 
 def test_a_field_that_comes_twice_in_a_row_can_be_loaded(sandbox: Sandbox, lake: Lake) -> None:

@@ -129,3 +129,20 @@ def test_many_records_are_written(make_dataset: Callable[[], tuple[Dataset, dlt.
     ]
     names = {name for (name,) in query(pipeline, "SELECT field FROM fields")}
     assert names == {f"f{number}'%s" for number in range(450)}
+
+
+def test_of_records_that_came_with_loads_the_last_one_holds_and_is_kept(
+    make_dataset: Callable[[], tuple[Dataset, dlt.Pipeline]],
+) -> None:
+    """As where the destination was away while it was decided: then a record is loaded beside the one before it."""
+    dataset, pipeline = make_dataset()
+    dataset.settle(lambda decisions: decisions.fields.field(STEP, "a", []), "1")
+    with pipeline.sql_client() as client:
+        client.execute_sql(
+            "INSERT INTO fields (rows_table, step_name, field, number_column, confidence_column, _dlt_load_id) "
+            "VALUES ('rows_x', 'X', 'a', 'a', 'a__confidence', '2')"
+        )
+
+    assert take(make_dataset()[0], "b", "text").text_column == "b"
+    assert stored_fields(pipeline) == {("rows_x", "X", "a", None, "a"), ("rows_x", "X", "b", "b", None)}
+    assert take(make_dataset()[0], "a", "double").number_column == "a"

@@ -1,7 +1,6 @@
 """Loads into a real PostgreSQL, which the tests start from a wheel and stop again."""
 
 import json
-import logging
 import os
 import shutil
 import signal
@@ -15,7 +14,6 @@ from typing import Any
 import dlt
 import psycopg2
 import pytest
-from dlt.common import logger as dlt_logger
 
 from further_source import load_pending, run_in_slices
 from further_source.sandbox import Sandbox, cell, completed, error, failed, running, step
@@ -48,17 +46,6 @@ def dataset(request: pytest.FixtureRequest, postgres_url: str) -> Iterator[str]:
             cursor.execute(f"DROP SCHEMA IF EXISTS {name}, {name}_staging CASCADE")
     finally:
         connection.close()
-
-
-@pytest.fixture
-def log() -> Iterator[list[str]]:
-    """What dlt's logger warned of."""
-    messages: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    dlt_logger.LOGGER.addHandler(handler)
-    yield messages
-    dlt_logger.LOGGER.removeHandler(handler)
 
 
 class Postgres:
