@@ -13,6 +13,7 @@ import pytest
 from dlt.common import logger as dlt_logger
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
+from hypothesis import settings
 
 from further_source.sandbox import Sandbox
 
@@ -44,6 +45,10 @@ def sandbox() -> Iterator[Sandbox]:
     with Sandbox() as started:
         yield started
 
+
+# The same examples in each run: what fails in one fails in all, and can be looked at.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 MakePipeline = Callable[..., dlt.Pipeline]
 
