@@ -6,7 +6,7 @@ Nothing here imports dlt, so that help and wrong usage are told at once.
 import argparse
 import re
 from collections.abc import Sequence
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Any
 
 from further_source.console import show
@@ -164,7 +164,9 @@ def _preset(text: str) -> str:
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        show(f"further-source {metadata.version('further_source')}")
+        """Prints the version; reading it takes long to import, and nothing else needs it."""
+        version = import_module("importlib.metadata").version("further_source")
+        show(f"further-source {version}")
         parser.exit()
 
 
