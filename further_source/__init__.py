@@ -17,23 +17,28 @@ if TYPE_CHECKING:
         LoadError,
         ManifestError,
     )
+    from further_source.forgetting import Forgotten, forget
     from further_source.lock import only_load
     from further_source.manifest import shard
     from further_source.pipeline import further_pipeline, set_defaults
     from further_source.rebuilding import rebuild
-    from further_source.run import Report, run_in_slices
-    from further_source.source import further_source
+    from further_source.run import run_in_slices
+    from further_source.run_report import Report
+    from further_source.source import further_source, further_webhooks
 
 __all__ = [
     "AlreadyRunningError",
     "ConfigurationError",
     "CredentialsError",
+    "Forgotten",
     "FurtherError",
     "LoadError",
     "ManifestError",
     "Report",
+    "forget",
     "further_pipeline",
     "further_source",
+    "further_webhooks",
     "load_pending",
     "only_load",
     "rebuild",
@@ -44,9 +49,12 @@ __all__ = [
 
 _MODULES = {
     **dict.fromkeys(__all__, "exceptions"),
-    "Report": "run",
+    "Forgotten": "forgetting",
+    "Report": "run_report",
+    "forget": "forgetting",
     "further_pipeline": "pipeline",
     "further_source": "source",
+    "further_webhooks": "source",
     "load_pending": "destination.pending",
     "only_load": "lock",
     "rebuild": "rebuilding",

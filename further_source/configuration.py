@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from further_source.exceptions import ConfigurationError
 from further_source.settings import POLLING_PRESETS, PollingSettings
 from further_source.text import shown
 
-__all__ = ["check_credentials", "check_number", "check_polling", "parse_list"]
+__all__ = ["check_credentials", "check_number", "check_polling", "configured_list", "parse_list"]
 
 
 def check_credentials(
@@ -115,6 +115,14 @@ def _check_statuses(statuses: Any) -> frozenset[str]:
     if not checked:
         raise ConfigurationError("terminal_statuses is empty: polling would never end")
     return frozenset(checked)
+
+
+def configured_list(key: str, value: Any) -> Any:
+    """A list as a provider of configuration has it, empty where it has none.
+
+    A table is none either: it holds what dlt reads for a resource of this name.
+    """
+    return () if value is None or isinstance(value, Mapping) else parse_list(key, value)
 
 
 def parse_list(key: str, value: Any) -> Any:

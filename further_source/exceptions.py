@@ -4,7 +4,7 @@ FurtherError
 ├── ConfigurationError    wrong usage or configuration, found before anything is asked
 │   └── ManifestError     the list of executions cannot be read, or holds something that is no execution
 ├── CredentialsError      the API refuses the token, or the client id and secret
-├── AlreadyRunningError   another load of the same pipeline is running; only the command raises it
+├── AlreadyRunningError   another load of the same pipeline, or into the same dataset, is running
 └── LoadError             the destination failed; only the command raises it, in place of dlt's PipelineStepFailed
 """
 
@@ -26,7 +26,7 @@ class CredentialsError(FurtherError):
 
 
 class AlreadyRunningError(FurtherError):
-    """Another process loads the same pipeline from the same pipelines directory."""
+    """Another process loads the same pipeline from the same pipelines directory, or loads into the same dataset."""
 
 
 class LoadError(FurtherError):

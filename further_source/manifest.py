@@ -8,33 +8,28 @@ import hashlib
 import json
 import os
 import re
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from functools import lru_cache
-from io import TextIOWrapper
 from itertools import chain, islice
-from typing import Any, TextIO
-
-import fsspec
-from fsspec.utils import infer_compression
+from typing import Any
 
 from further_source.exceptions import ManifestError
 from further_source.executions import ExecutionId
 from further_source.garbage import rarely_collected
-from further_source.settings import ID_PATTERN
+from further_source.listfile import STANDARD_INPUT, ListFile, Unreadable, list_file
+from further_source.settings import ID_PATTERN, MAX_LIST_JSON
 from further_source.text import shown, shown_url
 
-STANDARD_INPUT = "-"
 WORKFLOW_KEY = "workflow_id"
 EXECUTION_KEYS = ("workflow_execution_id", "execution_id")
 
 _is_id = re.compile(ID_PATTERN).fullmatch
 _match_line = re.compile(rf"\s*({ID_PATTERN})/({ID_PATTERN})\s*").fullmatch
 
-# The decoder passes a byte that is no UTF-8 on as a surrogate, so that an error can name its line.
-_TEXT: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
+_SEPARATORS = (",", ";", "\t", "|")
+_match_separator = re.compile(r'"?sep=([,;\t|])"?').fullmatch
 
+_TOO_MUCH_JSON = "not JSON that can be read (nested too deeply, or a number too long)"
 _ID_RULE = "is not an id (letters, digits, - and _, 1 to 128 characters)"
 
 
@@ -66,31 +61,33 @@ def read_executions(source: Iterable[Any], *, origin: str = "executions") -> Ite
 
 
 def read_executions_file(path_or_url: str | os.PathLike[str]) -> Iterator[ExecutionId]:
-    """Reads executions from a file, a URL that fsspec can open, or standard input (`-`).
+    """Reads executions from a file, a URL that fsspec can open, a pipe, or standard input (`-`).
 
-    The text is UTF-8, with or without a byte order mark. How it is read is decided by the end of the name, before a
-    suffix of compression (`.gz`, `.bz2`, `.xz`, `.zip`) if there is one; for standard input by its first line.
+    The text is UTF-8, or UTF-16 with a byte order mark. What is packed (`.gz`, `.bz2`, `.xz`, a `.zip` of one file) is
+    unpacked. How it is read is decided by the end of the name, before a suffix of packing if there is one; where that
+    says nothing, and for what has no name, by the first line.
 
-    - `.csv`: a header with the columns `workflow_id` and `execution_id` or `workflow_execution_id`; others
-      are ignored. Fields may be quoted. Records without any text are skipped.
+    - `.csv`, `.tsv`: a header with the columns `workflow_id` and `execution_id` or `workflow_execution_id`, or named
+      like them, as `Workflow ID`; others are ignored. Separated by commas, semicolons, tabs or bars. Fields may be
+      quoted. Records without any text are skipped.
     - `.jsonl`, `.ndjson`: one JSON value per line, of the same shapes as in `read_executions`. Blank lines are
       skipped.
+    - `.json`: an array of them.
     - anything else: one `WORKFLOW_ID/EXECUTION_ID` per line. Blank lines and lines that start with `#` are skipped.
 
     Raises:
-        ManifestError: The file cannot be read, or holds something that cannot be an execution. The message names
-            the file (a URL without credentials and query) and the line, counted from 1.
+        ManifestError: The file cannot be read, is larger than a list can be (`MAX_LIST_BYTES` and the like in
+            `settings`), or holds something that cannot be an execution. The message names the file (a URL without
+            credentials and query) and the line, counted from 1.
     """
     path = os.fspath(path_or_url)
     name = "standard input" if path == STANDARD_INPUT else shown_url(path)
-    with _open_text(path, name) as text:
-        lines = _checked_lines(text, name)
-        read_as = _format_of_name(path)
-        if path == STANDARD_INPUT:
-            first, lines = _split_blank_start(lines)
-            read_as = _format_of_line(first[-1] if first else "")
-            lines = chain(first, lines)
-        yield from _READERS[read_as](lines, name)
+    try:
+        with list_file(path) as file:
+            yield from _READERS[_format(file)](file, name)
+    except Unreadable as problem:
+        line = f", line {problem.line}" if problem.line else ""
+        raise ManifestError(f"{name}{line}: {problem}") from None
 
 
 def merge_executions(*sources: Iterable[ExecutionId]) -> list[ExecutionId]:
@@ -118,8 +115,8 @@ def _hash(execution: ExecutionId) -> int:
     return int.from_bytes(digest.digest(), "big")
 
 
-def _read_lines(lines: Iterable[str], name: str) -> Iterator[ExecutionId]:
-    for number, line in enumerate(lines, start=1):
+def _read_lines(file: ListFile, name: str) -> Iterator[ExecutionId]:
+    for number, line in enumerate(file.lines(), start=1):
         if match := _match_line(line):
             workflow_id, execution_id = match.groups()
             yield ExecutionId(_shared(workflow_id), execution_id)
@@ -130,8 +127,8 @@ def _read_lines(lines: Iterable[str], name: str) -> Iterator[ExecutionId]:
                 raise ManifestError(f"{name}, line {number}: {problem}") from None
 
 
-def _read_jsonl(lines: Iterable[str], name: str) -> Iterator[ExecutionId]:
-    for number, line in enumerate(lines, start=1):
+def _read_jsonl(file: ListFile, name: str) -> Iterator[ExecutionId]:
+    for number, line in enumerate(file.lines(), start=1):
         if not (line := line.strip()):
             continue
         try:
@@ -140,9 +137,69 @@ def _read_jsonl(lines: Iterable[str], name: str) -> Iterator[ExecutionId]:
             raise ManifestError(f"{name}, line {number}: {problem}") from None
 
 
-def _read_csv(lines: Iterable[str], name: str) -> Iterator[ExecutionId]:
+def _read_json(file: ListFile, name: str) -> Iterator[ExecutionId]:
+    """Reads an array item by item, so that not all of it has to be in memory as objects."""
+    text = file.whole(MAX_LIST_JSON)
+    start, items = 0, 0
+    try:
+        for position, value in _json_items(text):
+            start, items = position, items + 1
+            yield _execution(value)
+    except _Problem as problem:
+        place = f"item {items}: " if items else ""
+        raise ManifestError(f"{name}, line {_line_at(text, start)}: {place}{problem}") from None
+    except json.JSONDecodeError as error:
+        raise ManifestError(f"{name}, line {error.lineno}: not JSON ({error.msg}, column {error.colno})") from None
+    except (ValueError, RecursionError):
+        raise ManifestError(f"{name}, line {_line_at(text, start)}: {_TOO_MUCH_JSON}") from None
+
+
+def _json_items(text: str) -> Iterator[tuple[int, object]]:
+    """The items of an array, or the values of a text that is none, each with where it begins.
+
+    Raises:
+        ValueError: It is no JSON.
+    """
+    position = _skip_space(text, 0)
+    if text[position : position + 1] != "[":
+        while position < len(text):
+            value, end = _decode_json(text, position)
+            yield position, value
+            position = _skip_space(text, end)
+        return
+    items = _json_array(text, position)
+    first = list(islice(items, 3))
+    if _is_pair([value for _, value in first]):
+        yield position, [value for _, value in first]
+    else:
+        yield from first
+        yield from items
+
+
+def _json_array(text: str, position: int) -> Iterator[tuple[int, object]]:
+    separator = "["
+    while separator != "]":
+        position = _skip_space(text, position + 1)
+        if separator == "[" and text[position : position + 1] == "]":
+            break
+        value, end = _decode_json(text, position)
+        yield position, value
+        position = _skip_space(text, end)
+        separator = text[position : position + 1]
+        if separator not in (",", "]") or not separator:
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, position)
+    if (position := _skip_space(text, position + 1)) < len(text):
+        raise json.JSONDecodeError("Extra data", text, position)
+
+
+def _line_at(text: str, position: int) -> int:
+    return text.count("\n", 0, position) + 1
+
+
+def _read_csv(file: ListFile, name: str) -> Iterator[ExecutionId]:
+    lines, separator = _separated(file.lines())
     # Without `strict`, an unclosed quote would silently swallow the executions after it.
-    reader = csv.reader(lines, strict=True, skipinitialspace=True)
+    reader = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=True)
     columns: dict[str, int] = {}
     simple: tuple[int, ...] | None = None
     start = 1
@@ -164,7 +221,31 @@ def _read_csv(lines: Iterable[str], name: str) -> Iterator[ExecutionId]:
         raise ManifestError(f"{name}, line {reader.line_num}: {problem}") from None
 
 
-_READERS = {"lines": _read_lines, "jsonl": _read_jsonl, "csv": _read_csv}
+def _separated(lines: Iterator[str]) -> tuple[Iterator[str], str]:
+    """All the lines, and what separates their fields: of `,`, `;`, tab and `|` what the header has."""
+    start, header = [], ""
+    for line in lines:
+        start.append(line)
+        if header := line.strip():
+            break
+    if match := _match_separator(header):  # Excel's own first line
+        start[-1] = "\n"
+        return chain(start, lines), match[1]
+    return chain(start, lines), max(_SEPARATORS, key=lambda separator: _known_columns(header.split(separator)))
+
+
+def _known_columns(header: list[str]) -> int:
+    """How many of the columns that a list needs are in this header."""
+    names = {_plain(name) for name in header}
+    return (_plain(WORKFLOW_KEY) in names) + (not names.isdisjoint(map(_plain, EXECUTION_KEYS)))
+
+
+_READERS: dict[str, Callable[[ListFile, str], Iterator[ExecutionId]]] = {
+    "lines": _read_lines,
+    "jsonl": _read_jsonl,
+    "json": _read_json,
+    "csv": _read_csv,
+}
 
 
 def _execution(item: object) -> ExecutionId:
@@ -186,9 +267,29 @@ def _execution(item: object) -> ExecutionId:
 
 
 def _from_mapping(item: Mapping[Any, Any]) -> ExecutionId:
-    executions = {key: item[key] for key in EXECUTION_KEYS if key in item}
-    _check_keys(WORKFLOW_KEY in item, bool(executions), "key")
-    return _same_id(item[WORKFLOW_KEY], executions)
+    keys = {key: key for key in (WORKFLOW_KEY, *EXECUTION_KEYS) if key in item}
+    if len(keys) < 2 or WORKFLOW_KEY not in keys:
+        keys = _known_names([key for key in item if isinstance(key, str)], "key")
+        _check_keys(keys, "key")
+    return _same_id(item[keys.pop(WORKFLOW_KEY)], {key: item[name] for key, name in keys.items()})
+
+
+def _known_names(names: list[str], noun: str) -> dict[str, str]:
+    """Which of the names stands for which key: itself where it is there, else the one that is like it."""
+    found = {}
+    for key in (WORKFLOW_KEY, *EXECUTION_KEYS):
+        like = [key] * names.count(key) or [name for name in names if _plain(name) == _plain(key)]
+        if len(like) > 1:
+            raise _Problem(f"the {noun} {key} comes twice")
+        if like:
+            found[key] = like[0]
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _plain(name: str) -> str:
+    """Letters and digits in lower case: `Workflow ID`, `workflow-id` and `workflowId` are `workflow_id`."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _clean_ids(record: list[str], workflow: int, execution: int) -> ExecutionId | None:
@@ -216,23 +317,19 @@ def _from_record(record: list[str], columns: dict[str, int]) -> ExecutionId:
 
 def _id_columns(header: list[str]) -> dict[str, int]:
     names = [name.strip() for name in header]
-    wanted = (WORKFLOW_KEY, *EXECUTION_KEYS)
-    columns = {name: names.index(name) for name in wanted if name in names}
+    found = _known_names(names, "column")
     try:
-        _check_keys(WORKFLOW_KEY in columns, any(key in columns for key in EXECUTION_KEYS), "column")
+        _check_keys(found, "column")
     except _Problem as problem:
         raise _Problem(f"{problem}; the header is {shown(','.join(names))}") from None
-    for column in columns:
-        if names.count(column) > 1:
-            raise _Problem(f"the column {column} comes twice")
-    return columns
+    return {key: names.index(name) for key, name in found.items()}
 
 
-def _check_keys(has_workflow: bool, has_execution: bool, noun: str) -> None:
+def _check_keys(found: Mapping[str, str], noun: str) -> None:
     missing = []
-    if not has_workflow:
+    if WORKFLOW_KEY not in found:
         missing.append(f"no {noun} workflow_id")
-    if not has_execution:
+    if found.keys().isdisjoint(EXECUTION_KEYS):
         missing.append(f"no {noun} execution_id or workflow_execution_id")
     if missing:
         raise _Problem(" and ".join(missing))
@@ -271,90 +368,48 @@ def _json(line: str) -> object:
     except json.JSONDecodeError as error:
         raise _Problem(f"not JSON ({error.msg}, column {error.colno})") from None
     except (ValueError, RecursionError):
-        raise _Problem("not JSON that can be read (nested too deeply, or a number too long)") from None
+        raise _Problem(_TOO_MUCH_JSON) from None
 
 
-@contextmanager
-def _open_text(path: str, name: str) -> Iterator[TextIO]:
-    if path == STANDARD_INPUT:
-        buffer = getattr(sys.stdin, "buffer", None)
-        if buffer is None:
-            raise ManifestError(f"{name}: not open")
-        text = TextIOWrapper(buffer, **_TEXT)
-        try:
-            yield text
-        finally:
-            text.detach()  # else standard input would be closed with it
-        return
-    file = None
-    try:
-        file = fsspec.open(path, "rt", compression=infer_compression(_file_name(path)), **_TEXT)
-        text = file.open()
-    except Exception as error:  # the package of a filesystem may raise anything
-        if file is not None:
-            file.close()
-        raise ManifestError(f"{name}: {_reason(error)}") from None
-    try:
-        yield text
-    finally:
-        file.close()
+_decode_json = json.JSONDecoder().raw_decode
+_match_space = re.compile(r"[ \t\r\n]*").match
 
 
-def _checked_lines(text: TextIO, name: str) -> Iterator[str]:
-    number = 0
-    try:
-        for number, line in enumerate(text, start=1):
-            if "\0" in line or not (line.isascii() or _is_unicode(line)):
-                raise ManifestError(f"{name}, line {number}: not text in UTF-8")
-            yield line
-    except ManifestError:
-        raise
-    except Exception as error:  # so may a decompressor
-        place = f", after line {number}" if number else ""
-        raise ManifestError(f"{name}: {_reason(error)}{place}") from None
+def _skip_space(text: str, position: int) -> int:
+    match = _match_space(text, position)
+    return match.end() if match else position
 
 
-def _is_unicode(line: str) -> bool:
-    try:
-        line.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _split_blank_start(lines: Iterator[str]) -> tuple[list[str], Iterator[str]]:
-    """The lines up to and including the first that is not blank, and the lines after it."""
-    start = []
-    for line in lines:
-        start.append(line)
-        if line.strip():
-            break
-    return start, lines
+def _format(file: ListFile) -> str:
+    """How it is read: as its name says, else as its first line looks."""
+    first = next((line for line in re.split(r"[\r\n]+", file.beginning.lstrip("\ufeff")) if line.strip()), "")
+    suffix = os.path.splitext(file.path)[1].lower() if file.is_named else ""
+    if suffix in (".json", ".jsonl", ".ndjson"):
+        return _json_format(first)
+    return "csv" if suffix in (".csv", ".tsv") else _format_of_line(first)
 
 
 def _format_of_line(line: str) -> str:
     line = line.strip()
-    columns = {name.strip(' "') for name in line.split(",")}
-    if not line.startswith(("{", "[", "#")) and (
-        not columns.isdisjoint((WORKFLOW_KEY, *EXECUTION_KEYS)) or ("," in line and "/" not in line)
-    ):
+    if line.startswith(("{", "[", '"{', '"[')) or (line.startswith('"') and "/" in line and "," not in line):
+        return _json_format(line)
+    if _match_separator(line) or any(_known_columns(line.replace('"', "").split(mark)) for mark in _SEPARATORS):
         return "csv"
-    return "jsonl" if line.startswith(("{", "[", '"')) else "lines"
+    is_csv = "/" not in line and not line.startswith("#") and any(mark in line for mark in _SEPARATORS)
+    return "csv" if is_csv else "lines"
 
 
-def _format_of_name(path: str) -> str:
-    name = _file_name(path).lower()
-    if infer_compression(name):
-        name = name.rpartition(".")[0]
-    suffix = name.rpartition(".")[2]
-    return {"csv": "csv", "jsonl": "jsonl", "ndjson": "jsonl"}.get(suffix, "lines")
+def _json_format(line: str) -> str:
+    """Whether each line is an execution, or all of them are one array: what the first line is if it stands alone."""
+    try:
+        value = _json(line)
+    except _Problem:
+        return "json" if line.lstrip().startswith(("{", "[")) else "jsonl"
+    return "json" if isinstance(value, list) and not _is_pair(value) else "jsonl"
 
 
-def _file_name(path: str) -> str:
-    """The path, without its query if it is a URL. Of chained URLs (`zip://a.csv::s3://b/c.zip`) the first."""
-    if "://" not in path:
-        return path
-    return next(part for part in path.split("::") if "://" in part).partition("?")[0]
+def _is_pair(value: list[object]) -> bool:
+    return len(value) == 2 and all(isinstance(item, str) and "/" not in item for item in value)
 
 
 def _is_number(value: object) -> bool:
@@ -365,22 +420,3 @@ def _kind(value: object) -> str:
     if value is None:
         return "null"
     return "a number" if _is_number(value) else f"of type {type(value).__name__}"
-
-
-def _reason(error: Exception) -> str:
-    """Why a file cannot be read. The text of the error is left out where it may hold a signed URL."""
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    if isinstance(error, IsADirectoryError):
-        return "a directory, not a file"
-    if isinstance(error, PermissionError):
-        return "permission denied"
-    if isinstance(error, ImportError):
-        return f"a package is missing ({' '.join(str(error).split())})"
-    if isinstance(error, ValueError) and str(error).startswith("Protocol not known"):
-        return "not a path or a kind of URL that fsspec knows"
-    if isinstance(error, OSError) and error.errno:
-        return f"cannot be read ({os.strerror(error.errno)})"
-    status = getattr(error, "status", None)
-    answered = f", HTTP {status}" if isinstance(status, int) else ""
-    return f"cannot be read ({type(error).__name__}{answered})"

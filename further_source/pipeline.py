@@ -12,11 +12,12 @@ from dlt.common.configuration import resolve_configuration
 from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.destination import Destination
 from dlt.common.pipeline import get_dlt_pipelines_dir
-from dlt.common.runtime.telemetry import stop_telemetry
 from dlt.pipeline.configuration import PipelineConfiguration
 
+from further_source.destination.working_state import mend_working_state
 from further_source.exceptions import ConfigurationError
 from further_source.settings import DATASET_NAME, PIPELINE_NAME
+from further_source.telemetry import stop_telemetry_unless_configured
 from further_source.text import one_line, printable
 
 __all__ = ["PipelineSettings", "further_pipeline", "pipeline_settings", "set_defaults"]
@@ -26,7 +27,6 @@ Shard = tuple[int, int]
 
 _DUCKDB = "duckdb:///"
 _DEFAULTS = {
-    "runtime.dlthub_telemetry": False,  # insurers' machines do not call home
     "runtime.intercept_signals": False,  # signals stop polling, and let a load that has begun end
     "data_writer.disable_compression": True,  # gzip takes longer than all else in large loads
 }
@@ -76,8 +76,7 @@ def set_defaults() -> None:
     if sys.platform == "linux":
         # Arrow's own allocator takes longer for tables that live a moment, and keeps more.
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    if not dlt.config.get("runtime.dlthub_telemetry", bool):
-        stop_telemetry()  # dlt began it before anything could be configured
+    stop_telemetry_unless_configured()
 
 
 def _set_default(key: str, value: Any) -> None:
@@ -113,7 +112,8 @@ class PipelineSettings:
         return Path(self.location.removeprefix(_DUCKDB)) if self.location.startswith(_DUCKDB) else None
 
     def make(self) -> dlt.Pipeline:
-        """The pipeline; its working directory is made now."""
+        """The pipeline; its working directory is made now, or mended."""
+        mend_working_state(self.pipeline_name, self.pipelines_dir)
         return dlt.pipeline(
             self.pipeline_name,
             pipelines_dir=self.pipelines_dir,
@@ -149,7 +149,7 @@ def pipeline_settings(
         part = "shard_{}_of_{}".format(*shard)
         pipeline_name, destination = f"{pipeline_name}_{part}", _with_staging_of_its_own(destination, part)
     dataset_name = dataset_name or DATASET_NAME
-    location, dataset = _location(pipeline_name, destination, dataset_name)
+    location, dataset_name, dataset = _location(pipeline_name, destination, dataset_name)
     return PipelineSettings(
         pipeline_name,
         found.pipelines_dir or get_dlt_pipelines_dir(),
@@ -175,25 +175,29 @@ def _with_staging_of_its_own(destination: Any, part: str) -> Any:
     return made
 
 
-def _location(pipeline_name: str, destination: Any, dataset_name: str) -> tuple[str, str]:
-    """Where the data goes and what the dataset is called there; finds what is not configured."""
+def _location(pipeline_name: str, destination: Any, dataset_name: str) -> tuple[str, str, str]:
+    """Where the data goes, what to call the dataset so that dlt need not warn of what it makes of the name, and what it
+    is called there; finds what is not configured."""
     if printable(dataset_name) != dataset_name:
         raise ConfigurationError(f"dataset {dataset_name!r} has characters that no name can have")
     with tempfile.TemporaryDirectory() as directory:
         pipeline = dlt.pipeline(pipeline_name, pipelines_dir=directory, destination=destination)
         client: Any = pipeline.destination_client()
         config = client.config
-        config.dataset_name = dataset_name
+        naming = client.schema.naming
+        normalizes = getattr(config, "enable_dataset_name_normalization", False)
+        name = naming.normalize_table_identifier(dataset_name) if normalizes else dataset_name
+        config.dataset_name = name
         if config.destination_type.endswith("duckdb"):
             file = Path(str(config.credentials.database))
-            if file.stem.lower() == client.schema.naming.normalize_table_identifier(dataset_name).lower():
+            if file.stem.lower() == naming.normalize_table_identifier(dataset_name).lower():
                 raise ConfigurationError(
                     f"dataset {dataset_name}: DuckDB cannot tell it from its file {file.name}; choose another --dataset"
                 )
             location = f"{_DUCKDB}{file.absolute()}"  # dlt shows it the same way, but imports all of sqlalchemy for it
         else:
             location = str(config)
-        return one_line(location), config.normalize_dataset_name(client.schema)
+        return one_line(location), name, config.normalize_dataset_name(client.schema)
 
 
 def _table_format(destination: Any) -> str | None:

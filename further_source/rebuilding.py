@@ -7,9 +7,11 @@ import dlt
 from dlt.common.schema.utils import new_table
 from dlt.common.storages.load_package import commit_load_package_state
 
+from further_source.destination.adapted import adapt
 from further_source.destination.dataset import Dataset, can_be_shared
+from further_source.destination.lease import leased
+from further_source.destination.package_manifest import keep_manifest
 from further_source.destination.pending import load_pending
-from further_source.destination.postgres import keep_empty_texts
 from further_source.destination.stored import stored_answers
 from further_source.destination.strategy import loading_of
 from further_source.exceptions import ConfigurationError
@@ -30,32 +32,33 @@ def rebuild(pipeline: dlt.Pipeline, step_name: str | None = None) -> Counter[str
     dropped right before the new ones are loaded; a rebuild that is killed is ended by the next run of the pipeline.
 
     Args:
-        pipeline: Its destination knows SQL. No other load may write to its dataset meanwhile.
+        pipeline: Its destination knows SQL.
         step_name: Only the tables of the steps of this name.
 
     Returns:
         How many rows each wide table has now.
 
     Raises:
+        AlreadyRunningError: A load into the dataset is running.
         ConfigurationError: The destination knows no SQL, or nothing of that step is loaded.
         dlt.pipeline.exceptions.PipelineStepFailed: As of `pipeline.run`.
     """
     if not can_be_shared(pipeline):
         raise ConfigurationError("rebuild: the destination knows no SQL: load into a new dataset")
-    if pipeline.has_pending_data:
-        load_pending(pipeline)
     counts: Counter[str] = Counter()
-    with rarely_collected():
+    with leased(pipeline), rarely_collected():
+        load_pending(pipeline)
         pipeline.run(rebuilding_source(lambda: _pages(step_name, counts)))
     return counts
 
 
 def _pages(step_name: str | None, counts: Counter[str]) -> Iterator[WideRecords]:
     pipeline, schema = dlt.current.pipeline(), dlt.current.source_schema()
+    keep_manifest()
     package = dlt.current.load_package_state()
     load_id = package["load_id"]
     loading = loading_of(pipeline, None)
-    keep_empty_texts(pipeline.destination)
+    adapt(pipeline.destination)
     dataset = Dataset(pipeline, loading, schema)
     fields, dropped = dataset.begin_anew(step_name)
     if step_name is not None and not dropped:

@@ -9,8 +9,8 @@ import dlt
 import pyarrow as pa
 from dlt.extract import DltSource
 
+from further_source.destination.adapted import adapt
 from further_source.destination.dataset import Dataset, Decisions, can_be_shared
-from further_source.destination.postgres import keep_empty_texts
 from further_source.destination.strategy import Loading, loading_of
 from further_source.exceptions import ConfigurationError
 from further_source.tables.answer import Answer
@@ -129,7 +129,7 @@ def records_of(pipeline: dlt.Pipeline, source: DltSource, *, shared: bool) -> Re
     """For the destination of a pipeline that is extracting a source; hints the source's tables for it."""
     if shared and not can_be_shared(pipeline):
         raise ConfigurationError("loads side by side (--shard) need a destination that knows SQL: run one load")
-    keep_empty_texts(pipeline.destination)
+    adapt(pipeline.destination)
     schema = source.schema
     # A text stays a text: the same key is a time in one answer and none in the next, and some times dlt cannot take.
     schema.remove_type_detection("iso_timestamp")

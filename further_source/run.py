@@ -1,81 +1,52 @@
 """One run: a list is polled once, and what ended is loaded at the end, or in slices while the rest is still polled."""
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
+from itertools import chain
+from pathlib import Path
 from random import uniform
 from typing import TYPE_CHECKING, Any
 
 import dlt
 from dlt.common import logger
+from dlt.common.configuration.container import Container
+from dlt.common.storages.load_package import LoadPackageStateInjectableContext
 from dlt.extract import DltSource
+from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.pipeline.helpers import retry_schema_update
 
-from further_source.api.client import Client
-from further_source.destination.ledger import Ledger, read_ledger
+from further_source.arrivals import Arrivals
+from further_source.destination.forgotten import erase_what_came_back
+from further_source.destination.lease import leased, refuse_beside_a_lease
+from further_source.destination.ledger import WAITED_FOR
+from further_source.destination.open_file import OpenFile
+from further_source.destination.package_manifest import keep_manifest
 from further_source.destination.pending import load_pending
 from further_source.destination.strategy import Loading
-from further_source.exceptions import ConfigurationError
 from further_source.executions import ExecutionId
 from further_source.garbage import rarely_collected
-from further_source.polling.poll import Ended
+from further_source.opening import Opened, Plan, open_run
+from further_source.polling.poll import Ended, PollState
+from further_source.run_report import NotCompleted, Report
 from further_source.session import Portion, Session
-from further_source.settings import PollingSettings
 from further_source.tables.answer import Answer, normalize_steps
 from further_source.tables.parts import in_parts
 
 if TYPE_CHECKING:
-    from further_source.records import Page, Records
+    from further_source.records import Page
 
-__all__ = ["Plan", "Report", "pages_of_load", "run_in_slices"]
+__all__ = ["pages_of_load", "run_in_slices"]
 
 SLICE_BYTES = 32_000_000
 """Of answers: a bound on what a destination has to take at once."""
 
+_NAMED = 5  # executions of each outcome
 _SCHEMA_ATTEMPTS = 8
 _SCHEMA_MAX_WAIT = 2.0  # seconds
-
-
-@dataclass
-class Report:
-    """How a run went: executions by `poll_outcome`, and records by table.
-
-    `ended` are those loaded in this run, `earlier` those not asked because they were loaded before, `kept` those
-    asked again by `reload` that gave no new ending, with the outcome they keep. `unreachable_error` is the error
-    of the last one that was unreachable.
-    """
-
-    listed: int = 0
-    ended: Counter[str] = field(default_factory=Counter)
-    earlier: Counter[str] = field(default_factory=Counter)
-    kept: Counter[str] = field(default_factory=Counter)
-    unreachable: int = 0
-    unreachable_error: str | None = None
-    rows: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def asked(self) -> int:
-        """How many were asked and have ended, in whatever way."""
-        return self.ended.total() + self.kept.total()
-
-    @property
-    def remaining(self) -> int:
-        return self.listed - self.earlier.total() - self.asked
-
-    @property
-    def all_completed(self) -> bool:
-        """Whether every listed execution's `poll_outcome`, loaded now or earlier, is `completed`."""
-        found = self.ended + self.earlier + self.kept
-        return found["completed"] == self.listed
-
-    @property
-    def nothing_reached(self) -> bool:
-        """Whether executions were asked, and every one of them was unreachable."""
-        return 0 < self.asked == self.unreachable
 
 
 def _never() -> bool:
@@ -86,22 +57,8 @@ def _ignore(report: Report) -> None:
     pass
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a source polls, and how.
-
-    Attributes:
-        listed: The executions in list order, each once.
-        make_client: Makes the client of one run.
-        reload: Whether to ask also for what is loaded.
-        commit_interval: Seconds after which a slice is loaded.
-    """
-
-    listed: Sequence[ExecutionId]
-    make_client: Callable[[], Client]
-    settings: PollingSettings
-    reload: bool
-    commit_interval: float
+class _NothingCame(Exception):
+    """Ends an extraction that has nothing to load."""
 
 
 class _Run:
@@ -119,85 +76,105 @@ class _Run:
         stop: Callable[[], bool] = _never,
         on_progress: Callable[[Report], None] = _ignore,
         shared: bool = False,
+        file: OpenFile | None = None,
     ) -> None:
         self.report = Report()
+        self.abandoned: LoadPackageStateInjectableContext | None = None
         self._in_slices = in_slices
         self._stop = stop
         self._on_progress = on_progress
         self._shared = shared
-        self._session: Session | None = None
-        self._records: Records | None = None
-        self._ledger: Ledger | None = None
+        self._opened: Opened | None = None
+        self._loaded_next: list[ExecutionId] = []  # have ended, by the answers of this load
+        self._file = file
 
     @property
     def begun(self) -> bool:
-        return self._session is not None
+        return self._opened is not None
 
     @property
     def over(self) -> bool:
         """Whether polling is over and everything has been handed out."""
-        return self._session is not None and self._session.exhausted
+        return self._opened is not None and self._opened.session.exhausted
 
     def close(self) -> None:
-        if self._session is not None:
-            self._session.close()
+        if self._opened is not None:
+            self._opened.session.close()
 
     def check(self) -> None:
         """Raises what ended polling before its time, if anything did."""
-        if self._session is not None and self._session.error is not None:
-            raise self._session.error
+        if self._opened is not None and self._opened.session.error is not None:
+            raise self._opened.session.error
 
     def tell(self) -> None:
         self._on_progress(self.report)
 
+    def loaded(self) -> None:
+        """Takes note that all that was handed out is in the destination."""
+        if self._opened is not None and isinstance(self._opened.session, Arrivals):
+            self._opened.session.loaded(self._loaded_next)
+        self._loaded_next.clear()
+        self.report.loaded, self.report.loaded_at = self.report.ended.total(), time.time()
+        self.tell()
+
+    def _note(self, state: PollState) -> None:
+        self.report.polling = state
+
     def pages(self, plan: Plan) -> Iterator["Page"]:
         """The pages of one load, from inside its extraction; the first is empty, and makes the tables."""
-        if self._session is None or self._records is None:
-            self._session, self._records = self._begin(plan)
+        if self._opened is None:
+            self._opened = open_run(plan, self.report, shared=self._shared, stop=self._stop, on_change=self._note)
+            self.tell()
+        session, records = self._opened.session, self._opened.records
         load_id = dlt.current.load_package_state()["load_id"]
-        portion = Portion(plan.commit_interval, SLICE_BYTES) if self._in_slices else Portion()
-        yield self._records.page([], load_id, self.report.rows)
-        for page in self._session.pages(portion):
-            answers = [answer for answer in map(self._answer, page) if answer is not None]
+        keep_manifest()
+        interval = records.loading.commit_interval if plan.commit_interval is None else plan.commit_interval
+        portion = Portion(interval, SLICE_BYTES) if self._in_slices else Portion()
+        if self._file is not None:
+            self._file.close()
+        pages = session.pages(portion)
+        if self._in_slices:
+            pages = self._once_something_came(pages, session)
+        yield records.page([], load_id, self.report.rows)
+        for page in pages:
+            answers = [answer for answer in map(partial(self._answer, self._opened), page) if answer is not None]
             page.clear()  # with the answers as they were parsed, which take the most memory
             for part in in_parts(answers):
-                yield self._records.page(part, load_id, self.report.rows)
+                yield records.page(part, load_id, self.report.rows)
             answers.clear()
             self.tell()
-        yield self._records.rest()
-        self._records.free_memory()
-        _choose_workers(self._records.loading, len(self.report.rows))
+        yield records.rest()
+        records.free_memory()
+        _choose_workers(records.loading, len(self.report.rows))
+        if self._file is not None:
+            self._file.open()
         if not self._in_slices:
             self.check()
 
-    def _begin(self, plan: Plan) -> tuple[Session, "Records"]:
-        """Looks at the destination and starts to ask.
+    def _once_something_came(self, pages: Iterator[list[Ended]], session: Session | Arrivals) -> Iterator[list[Ended]]:
+        """The same pages, once one has something or polling has come to its end.
 
-        Imports pyarrow only now: that takes long, and a run that finds its configuration wrong needs none.
+        Raises:
+            _NothingCame: Polling was stopped, or refused, before that: no table is to be made for it.
         """
-        from further_source.records import records_of  # noqa: PLC0415
+        for page in pages:
+            if page:
+                return chain([page], pages)
+            self.tell()
+        if session.error is not None or self._stop():
+            self.abandoned = Container()[LoadPackageStateInjectableContext]
+            raise _NothingCame
+        return iter(())
 
-        records = records_of(dlt.current.pipeline(), dlt.current.source(), shared=self._shared)
-        self._ledger = _ledger(plan.listed, records.loading.table_format)
-        _check(plan, records.loading, self._ledger)
-        self._can_replace = records.loading.can_replace
-        held = self._ledger or Ledger()
-        self.report.listed = len(plan.listed)
-        if plan.reload:
-            to_ask = list(plan.listed)
-        else:
-            to_ask = held.missing(plan.listed)
-            self.report.earlier = held.counts()
-        if to_ask:
-            records.look()
-        return Session(to_ask, plan.make_client(), plan.settings, stop=self._stop), records
-
-    def _answer(self, ended: Ended) -> Answer | None:
+    def _answer(self, opened: Opened, ended: Ended) -> Answer | None:
         """What is to be loaded of an execution; None where what was loaded of it stays."""
-        if ended.poll_outcome == "unreachable":
+        is_waited_for = ended.poll_outcome == WAITED_FOR and not ended.poll_count
+        if ended.execution in opened.unlisted:
+            self.report.listed += 1
+        if ended.poll_outcome == "unreachable" and opened.can_ask:
             self.report.unreachable += 1
             self.report.unreachable_error = ended.poll_error
-        held = self._ledger.held(ended.execution) if self._ledger is not None else None
+        held = opened.held(ended.execution)
         answer = Answer(ended)
         if held is not None and not answer.is_final:
             self.report.kept[held] += 1
@@ -205,13 +182,21 @@ class _Run:
                 f"{ended.execution}: asked again, and it is {ended.poll_outcome}: what was loaded of it stays as it was"
             )
             return None
-        self.report.ended[ended.poll_outcome] += 1
+        if is_waited_for:
+            return answer
+        self._count(ended)
         if not answer.is_final:
             return answer
-        replaces = self._ledger is None or held is not None
+        self._loaded_next.append(ended.execution)
         steps = normalize_steps(ended.payload)
         rest = {key: value for key, value in (ended.payload or {}).items() if key != "steps"}
-        return Answer(replace(ended, payload=rest), steps, replaces and self._can_replace)
+        return Answer(replace(ended, payload=rest), steps, opened.replaces(ended.execution))
+
+    def _count(self, ended: Ended) -> None:
+        self.report.ended[ended.poll_outcome] += 1
+        is_named = ended.poll_outcome not in ("completed", "running")
+        if is_named and self.report.ended[ended.poll_outcome] <= _NAMED:
+            self.report.not_completed.append(NotCompleted(ended.execution, ended.poll_outcome, ended.poll_error))
 
 
 _chosen_workers: int | None = None
@@ -224,26 +209,6 @@ def _choose_workers(loading: Loading, tables: int) -> None:
         dlt.config["load.workers"] = _chosen_workers = workers
 
 
-def _ledger(listed: Sequence[ExecutionId], table_format: str | None) -> Ledger | None:
-    """What the destination holds of the list; None where this load does not keep the ledger, so that all is asked."""
-    if "executions" not in dlt.current.source().resources.selected:
-        return None
-    state = dlt.current.load_package_state()["state"]
-    if not listed or state.get("dropped_tables") or state.get("truncated_tables"):
-        return Ledger()  # with refresh, what is there now is dropped by this very load
-    return read_ledger(dlt.current.pipeline(), listed, table_format)
-
-
-def _check(plan: Plan, loading: Loading, ledger: Ledger | None) -> None:
-    if plan.reload and not loading.can_replace:
-        raise ConfigurationError(f"reload: {loading} cannot take away what was loaded before; load into a new dataset")
-    if ledger is None and loading.strategy == "upsert" and dlt.current.source_schema().data_table_names():
-        raise ConfigurationError(
-            f"executions is not selected, so all is asked again, and {loading} cannot take away what an execution no "
-            "longer has; select it, or load into a new dataset"
-        )
-
-
 _in_slices: ContextVar[_Run | None] = ContextVar("further_source_run", default=None)
 
 
@@ -253,6 +218,7 @@ def pages_of_load(plan: Plan) -> Iterator["Page"]:
     if run is not None:
         yield from run.pages(plan)
         return
+    refuse_beside_a_lease(dlt.current.pipeline())
     with closing(_Run(in_slices=False)) as run, rarely_collected():
         yield from run.pages(plan)
 
@@ -278,7 +244,8 @@ def run_in_slices(
     """Runs a `further_source` to its end, loading what has arrived every `commit_interval` seconds.
 
     A run that is killed loses at most what arrived since the last load; the next run asks only for what is not
-    loaded. Packages that an earlier run left pending are loaded first.
+    loaded. Packages that an earlier run left pending are loaded first. While it runs, no other one loads into the same
+    dataset, from whatever machine, if the destination can hold a lease.
 
     Args:
         pipeline: Where to load. Its `refresh`, if any, holds for the first load alone.
@@ -294,26 +261,52 @@ def run_in_slices(
         How the run went.
 
     Raises:
+        AlreadyRunningError: Another load into the dataset is running, and nothing was asked. Or one has begun because
+            this one stood still for longer than its lease; what had arrived waits in the pending package.
         CredentialsError: The API refused the credentials; what had arrived is loaded.
         dlt.pipeline.exceptions.PipelineStepFailed: As of `pipeline.run`.
     """
+    with leased(pipeline, shared=shared) as lease, nullcontext() if shared else OpenFile(pipeline) as file:
+        run = _Run(
+            in_slices=True,
+            stop=lambda: stop() or (lease is not None and lease.lost is not None),
+            on_progress=on_progress,
+            shared=shared,
+            file=file,
+        )
+        return _run_to_its_end(run, pipeline, source, table_format, shared)
+
+
+def _run_to_its_end(run: _Run, pipeline: dlt.Pipeline, source: DltSource, table_format: Any, shared: bool) -> Report:
     refresh = pipeline.refresh
-    run = _Run(in_slices=True, stop=stop, on_progress=on_progress, shared=shared)
     with closing(run), rarely_collected():
-        if pipeline.has_pending_data:
-            _load(partial(load_pending, pipeline), pipeline, shared)
+        _load(partial(load_pending, pipeline), pipeline, shared)
         try:
             while not run.over:
-                with _as_slices_of(run):
-                    _load(partial(pipeline.run, source, table_format=table_format), pipeline, shared)
+                try:
+                    with _as_slices_of(run):
+                        _load(partial(pipeline.run, source, table_format=table_format), pipeline, shared)
+                except PipelineStepFailed:
+                    if run.abandoned is None:
+                        raise
+                    _delete_package(run.abandoned)
+                    break
+                erase_what_came_back(pipeline)
                 pipeline.refresh = None  # a second time it would drop what the first slice loaded
                 if not run.begun:
                     return run.report  # no resource of the source is selected
-                run.tell()
+                run.loaded()
         finally:
             pipeline.refresh = refresh
         run.check()
         return run.report
+
+
+def _delete_package(package: LoadPackageStateInjectableContext) -> None:
+    """Deletes what dlt leaves of an extraction that failed, which nothing ever reads."""
+    package.storage.delete_package(package.load_id)
+    with suppress(OSError):
+        Path(package.storage.storage.storage_path).rmdir()
 
 
 def _load(load: Callable[[], Any], pipeline: dlt.Pipeline, shared: bool) -> None:

@@ -10,7 +10,7 @@ from dlt.common import logger
 
 from further_source.api.client import Client
 from further_source.executions import ExecutionId
-from further_source.polling.poll import Ended, poll_executions
+from further_source.polling.poll import Ended, PollState, poll_executions
 from further_source.polling.workers import Poller, Threads
 from further_source.settings import PollingSettings
 from further_source.text import shown
@@ -39,6 +39,7 @@ class Session:
         client: Asks the API; closed with the session.
         stop: Looked at before each request, and several times a second: whether to ask nothing more. What has arrived
             can still be taken.
+        on_change: As of `poll_executions`.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Session:
         settings: PollingSettings,
         *,
         stop: Callable[[], bool] = lambda: False,
+        on_change: Callable[[PollState], None] | None = None,
     ) -> None:
         self._client = client
         self._stop = stop
@@ -63,6 +65,7 @@ class Session:
                 clock=time.monotonic,
                 stopped=lambda: self._ended or stop(),
                 on_unknown_status=_warn_of_status,
+                on_change=on_change,
             )
         )
         self._poller.start()

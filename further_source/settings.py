@@ -26,7 +26,15 @@ MAX_JITTER = 0.2  # of a wait
 TOKEN_LEEWAY_SHARE = 0.1  # of a token's life
 TOKEN_LEEWAY_MAX = 60.0  # seconds
 
+LEASE_SECONDS = 180.0  # after which a machine that died keeps no other one out
+
 MAX_ANSWER_BYTES = 1_000_000_000  # inflated
+
+DELIVERY_HOSTS = ("*.blob.core.windows.net",)  # the documented example is of one there
+MAX_LIST_BYTES = 1_000_000_000  # inflated
+MAX_LIST_LINES = 10_000_000
+MAX_LIST_LINE = 1_000_000  # characters
+MAX_LIST_JSON = 250_000_000  # characters of one JSON document
 
 MAX_FIELDS_PER_TABLE = 400
 

@@ -2,22 +2,42 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Optional
 
 import dlt
 from dlt.common.configuration import with_config
 from dlt.common.typing import TSecretStrValue
-from dlt.extract import DltResource
+from dlt.extract import DltResource, DltSource
 
 from further_source import configuration, manifest
 from further_source.api.client import Client
-from further_source.run import Plan, pages_of_load
-from further_source.settings import MAX_ANSWER_BYTES, PRODUCTION_URL, SOURCE_NAME
+from further_source.arrivals import Push
+from further_source.destination.lease import configured_seconds
+from further_source.dlt_internals import keep_inner_hints
+from further_source.exceptions import ConfigurationError
+from further_source.inbox.signed_urls import check_hosts
+from further_source.inbox.store import Inbox
+from further_source.opening import Plan
+from further_source.run import pages_of_load
+from further_source.settings import DELIVERY_HOSTS, MAX_ANSWER_BYTES, PRODUCTION_URL, SOURCE_NAME
+from further_source.tables.columns import CELLS, EXECUTIONS, ROWS, STEPS
+from further_source.telemetry import stop_telemetry_unless_configured
+from further_source.unknown_keys import check_keys
 
 if TYPE_CHECKING:
     from further_source.records import Page, WideRecords
 
-__all__ = ["configured_client", "further_source", "rebuilding_source"]
+__all__ = [
+    "check_configured_keys",
+    "configured_client",
+    "further_source",
+    "further_webhooks",
+    "has_credentials",
+    "rebuilding_source",
+]
+
+keep_inner_hints()
 
 
 @dlt.source(name=SOURCE_NAME, section=SOURCE_NAME)
@@ -38,10 +58,15 @@ def further_source(
     request_timeout: float = 60,
     max_answer_bytes: int = MAX_ANSWER_BYTES,
     outage_patience: float = 900,
-    commit_interval: float = 60,
+    commit_interval: Optional[float] = None,  # noqa: UP045
     terminal_statuses: Optional[Any] = ("completed", "failed"),  # noqa: UP045  plain Any would be a tuple to dlt
     row_tables: bool = True,
     reload: bool = False,
+    inbox: Optional[str] = None,  # noqa: UP045
+    inbox_loaded: str = "archive",
+    push_grace: float = 900,
+    verify_deliveries: bool = False,
+    delivery_hosts: Optional[Any] = DELIVERY_HOSTS,  # noqa: UP045
 ) -> list[DltResource]:
     """Polls the listed executions to completion; yields `executions`, `steps`, `cells` and `rows` (`rows_…`).
 
@@ -50,7 +75,7 @@ def further_source(
     Args:
         executions: `"WORKFLOW_ID/EXECUTION_ID"` texts, pairs, or mappings with `workflow_id` and `execution_id` or
             `workflow_execution_id`; any iterable of them.
-        executions_file: Path or fsspec URL of a list of the same: `.csv` with a header, `.jsonl`, or lines. Adds to
+        executions_file: Path or fsspec URL of a list of the same: `.csv`, `.jsonl`, `.json`, or lines. Adds to
             `executions`; what is listed twice is asked once.
         base_url: The API; `http://` only for loopback hosts.
         access_token: A token obtained elsewhere.
@@ -66,16 +91,26 @@ def further_source(
         request_timeout: Seconds for one whole request, body included.
         max_answer_bytes: Inflated size past which an answer is `invalid`.
         outage_patience: Seconds that an outage of the API as a whole is sat out before anything is `unreachable`.
-        commit_interval: Seconds after which `run_in_slices` loads what has arrived.
+        commit_interval: Seconds after which `run_in_slices` loads what has arrived; None for 60, or 600 on BigQuery.
         terminal_statuses: Statuses that end polling, in any case; other ones than `completed` count as failed.
         row_tables: Whether to build the wide `rows_…` tables.
         reload: Ask again for what is loaded, and replace it.
+        inbox: Directory or fsspec URL of stored webhook deliveries, which are loaded too. What is listed is asked only
+            where none comes. Without credentials what no delivery settles is `unreachable` until a later run can ask.
+        inbox_loaded: What `run_in_slices` does with files whose deliveries are loaded: `archive`, `delete` or `leave`.
+        push_grace: Seconds that a listed execution may go without a delivery before it is asked, from when it was first
+            listed.
+        verify_deliveries: Ask for whatever was delivered, and load the API's answer.
+        delivery_hosts: The hosts from which signed URLs are fetched; `*.NAME` stands for all below one.
 
     Raises:
-        ConfigurationError: A value that cannot work, or a list that cannot be read. Nothing has been asked.
+        ConfigurationError: A value that cannot work, a configured key that is none, or a list that cannot be read.
+            Nothing has been asked.
         CredentialsError: Out of `pipeline.run`, where the API refuses the credentials: nothing of that run is loaded.
             `run_in_slices` loads what had arrived before it raises.
     """
+    stop_telemetry_unless_configured()
+    check_configured_keys()
     settings = configuration.check_polling(
         polling,
         initial_interval=initial_interval,
@@ -89,29 +124,61 @@ def further_source(
     )
     configuration.check_number("request_timeout", request_timeout, least=0, included=False)
     configuration.check_number("max_answer_bytes", max_answer_bytes, least=1)
-    configuration.check_number("commit_interval", commit_interval, least=0)
-    make_client = partial(
-        Client,
-        base_url,
-        configuration.check_credentials(access_token, client_id, client_secret),
-        request_timeout=request_timeout,
-        max_workers=max_workers,
-        max_answer_bytes=max_answer_bytes,
-    )
-    make_client().close()  # finds what cannot work before anything is asked
+    if commit_interval is not None:
+        configuration.check_number("commit_interval", commit_interval, least=0)
+    configuration.check_number("push_grace", push_grace, least=0)
+    push = None
+    if inbox:
+        push = Push(
+            Inbox(inbox, inbox_loaded, workers=max_workers),
+            check_hosts(configuration.parse_list("delivery_hosts", delivery_hosts)),
+            grace=push_grace,
+            verify=verify_deliveries,
+            request_timeout=request_timeout,
+            max_bytes=max_answer_bytes,
+        )
+    make_client = None
+    if push is None or verify_deliveries or access_token or client_id or client_secret:
+        make_client = partial(
+            Client,
+            base_url,
+            configuration.check_credentials(access_token, client_id, client_secret),
+            request_timeout=request_timeout,
+            max_workers=max_workers,
+            max_answer_bytes=max_answer_bytes,
+        )
+        make_client().close()  # finds what cannot work before anything is asked
     listed = manifest.merge_executions(
         manifest.read_executions(
-            configuration.parse_list("executions", _configured_executions() if executions is None else executions)
+            _configured_executions() if executions is None else configuration.parse_list("executions", executions)
         ),
         manifest.read_executions_file(executions_file) if executions_file else (),
     )
-    plan = Plan(listed, make_client, settings, reload=reload, commit_interval=commit_interval)
+    plan = Plan(listed, make_client, settings, reload=reload, commit_interval=commit_interval, push=push)
     return _resources(plan, row_tables=row_tables)
+
+
+def further_webhooks(inbox: str | None = None, **arguments: Any) -> DltSource:
+    """Yields the same tables from stored webhook deliveries alone: `further_source` without a list.
+
+    Args:
+        inbox: Directory or fsspec URL; as configured unless given.
+        arguments: As of `further_source`.
+
+    Raises:
+        ConfigurationError: As of `further_source`, or no inbox is given and none configured.
+    """
+    inbox = inbox or _configured_inbox()
+    if not inbox:
+        raise ConfigurationError("no inbox: give one, or configure inbox in [sources.further_source]")
+    source: DltSource = further_source(**{"executions": (), "executions_file": "", **arguments, "inbox": inbox})
+    return source
 
 
 @dlt.source(name=SOURCE_NAME, section=SOURCE_NAME)
 def rebuilding_source(pages: Callable[[], Iterator["WideRecords"]]) -> DltResource:
     """The resource `rows` alone, of records that are made from what is loaded."""
+    stop_telemetry_unless_configured()
 
     @dlt.resource(name="rows")
     def rows() -> Iterator[Any]:
@@ -119,6 +186,16 @@ def rebuilding_source(pages: Callable[[], Iterator["WideRecords"]]) -> DltResour
             yield _with_hints(page)
 
     return rows
+
+
+def check_configured_keys() -> None:
+    """Looks for keys that are configured for the source, or nearly so, and that nobody reads.
+
+    Raises:
+        ConfigurationError: There are some.
+    """
+    keys = [*signature(further_source).parameters, *signature(configured_seconds).parameters]
+    check_keys(keys, ["polled", *(table.name for table in (EXECUTIONS, STEPS, CELLS, ROWS))])
 
 
 @with_config(sections=("sources", SOURCE_NAME))
@@ -135,9 +212,25 @@ def configured_client(
 
 
 @with_config(sections=("sources", SOURCE_NAME))
+def has_credentials(
+    access_token: Optional[TSecretStrValue] = None,  # noqa: UP045
+    client_id: Optional[TSecretStrValue] = None,  # noqa: UP045
+    client_secret: Optional[TSecretStrValue] = None,  # noqa: UP045
+) -> bool:
+    """Whether any are configured."""
+    return bool(access_token or client_id or client_secret)
+
+
+@with_config(sections=("sources", SOURCE_NAME))
 def _configured_executions(executions: Optional[Any] = None) -> Any:  # noqa: UP045
     """What dlt finds configured under the key `executions`."""
-    return () if executions is None else executions
+    return configuration.configured_list("executions", executions)
+
+
+@with_config(sections=("sources", SOURCE_NAME))
+def _configured_inbox(inbox: Optional[str] = None) -> Optional[str]:  # noqa: UP045
+    """What dlt finds configured under the key `inbox`."""
+    return inbox
 
 
 def _resources(plan: Plan, *, row_tables: bool) -> list[DltResource]:

@@ -7,7 +7,7 @@ for shells is made from the parser by shtab.
 import argparse
 from typing import Any, NoReturn
 
-from further_source.console import tell
+from further_source.console import show, tell
 
 __all__ = ["EXIT_USAGE", "OneLineParser"]
 
@@ -24,6 +24,12 @@ class OneLineParser(argparse.ArgumentParser):
     def __init__(self, *, called: str | None = None, **settings: Any) -> None:
         super().__init__(**settings, allow_abbrev=False)
         self.called = called or self.prog.split()[0]
+
+    def print_help(self, file: Any = None) -> None:
+        if file is None:
+            show(self.format_help().removesuffix("\n"))
+        else:
+            super().print_help(file)
 
     def error(self, message: str) -> NoReturn:
         tell(self.called, message)

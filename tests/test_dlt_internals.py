@@ -3,9 +3,15 @@
 import ast
 import inspect
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import dlt
 import pytest
+from dlt.common.configuration.specs import base_configuration
+from dlt.common.configuration.specs.base_configuration import is_secret_hint
+from dlt.common.normalizers.naming import snake_case, sql_cs_v1
+from dlt.common.typing import TSecretStrValue
+from dlt.destinations.impl.sqlalchemy.sqlalchemy_job_client import SqlalchemyJobClient
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
@@ -15,9 +21,11 @@ OWNERS: dict[str, type] = {
     "_get_normalize_storage": dlt.Pipeline,
     "_get_load_storage": dlt.Pipeline,
     "_get_information_schema_components": SqlClientBase,
+    "_qualify_info_schema_table_name": SqlClientBase,
     "_get_info_schema_columns_query": SqlJobClientBase,
     "_from_db_type": SqlJobClientBase,
     "_build_schema_update_sql": SqlJobClientBase,
+    "_to_table_object": SqlalchemyJobClient,
 }
 
 
@@ -47,3 +55,37 @@ def test_dlt_still_has_what_is_private_to_it(function: str, name: str, arguments
         inspect.signature(method).bind(None, *range(arguments))
     except TypeError as error:
         pytest.fail(f"dlt {dlt.__version__} calls {owner.__name__}.{name} in another way than {function}: {error}")
+
+
+def test_what_dlt_finds_inside_of_hints_stays_what_it_found() -> None:
+    dlt_internals.keep_inner_hints()
+    once = base_configuration.extract_inner_hint
+    dlt_internals.keep_inner_hints()
+    assert base_configuration.extract_inner_hint is once
+    hints: list[Any] = [int, str | None, list[str], TSecretStrValue, Annotated[int, []], Literal["a"]]
+    for hint in hints * 2:
+        assert once(hint) == once.__wrapped__(hint)  # type: ignore[attr-defined]
+        assert is_secret_hint(hint) is (hint is TSecretStrValue)
+
+
+@pytest.mark.parametrize("name", ["duckdb", "postgres", "filesystem"])
+def test_kept_capabilities_are_those_that_dlt_finds(tmp_path: Path, name: str) -> None:
+    pipeline = dlt.pipeline("kept", pipelines_dir=str(tmp_path), destination=name)
+    destination: Any = pipeline.destination
+
+    def found() -> list[Any]:
+        return [
+            {key: value for key, value in destination.capabilities(naming=naming).items() if not callable(value)}
+            for naming in (None, snake_case.NamingConvention(), sql_cs_v1.NamingConvention())
+        ]
+
+    unkept = found()
+    with dlt_internals.kept_capabilities(pipeline):
+        for _ in range(2):
+            assert found() == unkept
+            changed = destination.capabilities()  # whoever gets them may change them
+            changed.max_identifier_length = 7
+            changed.supported_loader_file_formats.clear()
+        with dlt_internals.kept_capabilities(pipeline):
+            assert found() == unkept
+    assert "capabilities" not in vars(destination)

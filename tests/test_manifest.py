@@ -3,10 +3,15 @@ import errno
 import gzip
 import io
 import json
+import lzma
 import os
 import re
 import sys
+import tarfile
+import threading
+import time
 import uuid
+import zipfile
 from collections import UserDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,11 +25,29 @@ from hypothesis import strategies as st
 from further_source.exceptions import ManifestError
 from further_source.executions import ExecutionId
 from further_source.manifest import merge_executions, read_executions, read_executions_file
-from further_source.settings import ID_PATTERN
+from further_source.settings import ID_PATTERN, MAX_LIST_BYTES, MAX_LIST_JSON, MAX_LIST_LINE, MAX_LIST_LINES
 
 P = ParamSpec("P")
 WriteFile = Callable[[str, str | bytes], str]
 GiveInput = Callable[[str | bytes], None]
+
+
+def zipped(members: dict[str, str | bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return file.getvalue()
+
+
+def tarred(name: str, content: str) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content.encode()))
+    return file.getvalue()
+
 
 A = ExecutionId("wf", "ex-1")
 B = ExecutionId("wf", "ex_2")
@@ -182,6 +205,36 @@ READABLE = {
         "list.jsonl",
         '{"workflow_id":"wf","workflow_execution_id":"ex-1","x":[NaN]}\n"wf/ex_2"',
     ),
+    "jsonl with keys in another spelling": (
+        "list.jsonl",
+        '{"workflowId": "wf", "executionId": "ex-1"}\n{"Workflow ID": "wf", "workflow-execution-id": "ex_2"}',
+    ),
+    "json": ("list.json", '[\n {"workflow_id": "wf", "execution_id": "ex-1"},\n ["wf", "ex_2"]\n]\n'),
+    "json in one line": ("list.json", '\ufeff["wf/ex-1", {"workflowId": "wf", "workflowExecutionId": "ex_2"}]'),
+    "json of a line each": ("list.json", JSONL),
+    "json over several lines, one after the other": (
+        "list.json",
+        '{\n"workflow_id": "wf",\n"execution_id": "ex-1"}\n{\n"workflow_id": "wf", "execution_id": "ex_2"}',
+    ),
+    "json in a file named for lines of it": ("list.jsonl", '[\n"wf/ex-1",\n"wf/ex_2"]'),
+    "csv with headers as people write them": ("list.csv", "Workflow ID,Note,Execution Id\nwf,,ex-1\nwf,,ex_2\n"),
+    "csv with headers of another convention": ("list.csv", "workflowId,workflowExecutionId\nwf,ex-1\nwf,ex_2\n"),
+    "csv with a like header beside the right one": (
+        "list.csv",
+        "Workflow ID,workflow_id,execution_id\nx y,wf,ex-1\nx y,wf,ex_2\n",
+    ),
+    "csv with semicolons": ("list.csv", 'workflow_id;"execution_id"\nwf;ex-1\nwf;"ex_2"\n'),
+    "csv with semicolons and Excel's first line": ("list.csv", "sep=;\nworkflow_id;execution_id\nwf;ex-1\nwf;ex_2\n"),
+    "csv with tabs": ("list.csv", CSV.replace(",", "\t")),
+    "csv with bars": ("list.csv", CSV.replace(",", "|")),
+    "tsv": ("list.tsv", CSV.replace(",", "\t")),
+    "csv without a suffix": ("list", CSV),
+    "csv with semicolons under another suffix": ("list.txt", "\n" + CSV.replace(",", ";")),
+    "json without a suffix": ("list", '["wf/ex-1",\n"wf/ex_2"]'),
+    "UTF-16": ("list.txt", LINES.encode("utf-16")),
+    "UTF-16, big end first": ("list.csv", b"\xfe\xff" + CSV.encode("utf-16-be")),
+    "UTF-16 as Excel saves it": ("list.txt", CSV.replace(",", "\t").replace("\n", "\r\n").encode("utf-16")),
+    "UTF-32": ("list.jsonl", JSONL.encode("utf-32")),
 }
 
 
@@ -201,11 +254,33 @@ def test_a_path_object_is_read(file: WriteFile, tmp_path: Path) -> None:
         ("list.csv.gz", gzip.compress(CSV.encode())),
         ("list.jsonl.bz2", bz2.compress(JSONL.encode())),
         ("list.gz", gzip.compress(LINES.encode())),
+        ("list.csv", gzip.compress(CSV.encode())),
+        ("list", bz2.compress(JSONL.encode())),
+        ("list.txt", lzma.compress(CSV.encode())),
+        ("list.csv.zip", zipped({"anything": CSV})),
+        ("a.zip", zipped({"folder/": "", "folder/list.csv": CSV, "__MACOSX/folder/._list.csv": b"\0\5\x16\7"})),
+        ("list", zipped({"list.json": '["wf/ex-1", "wf/ex_2"]', ".DS_Store": b"\0\0"})),
     ],
-    ids=["csv.gz", "jsonl.bz2", "gz"],  # the same in each process: gzip writes the time
+    # The same in each process: gzip writes the time.
+    ids=[
+        "csv.gz",
+        "jsonl.bz2",
+        "gz",
+        "gz by content",
+        "bz2 by content",
+        "xz by content",
+        "csv.zip",
+        "zip",
+        "zip by content",
+    ],
 )
 def test_compressed_files_are_read_by_the_name_within(file: WriteFile, name: str, content: str | bytes) -> None:
     assert list(read_executions_file(file(name, content))) == [A, B]
+
+
+def test_the_list_among_others_in_an_archive_can_be_named(file: WriteFile) -> None:
+    name = file("lists.zip", zipped({"monday.csv": "not this one", "tuesday.csv": CSV}))
+    assert list(read_executions_file(f"zip://tuesday.csv::{name}")) == [A, B]
 
 
 @pytest.mark.parametrize("name", ["list.csv", "list.csv.gz"])
@@ -243,6 +318,12 @@ def test_a_file_without_executions_is_no_error(file: WriteFile, name: str, conte
         JSONL,
         '["wf", "ex-1"]\n"wf/ex_2"',
         '\n "wf/ex-1"\n"wf/ex_2"',
+        '["wf/ex-1",\n"wf/ex_2"]',
+        '[["wf", "ex-1"], ["wf", "ex_2"]]',
+        '[\n{"workflowId": "wf", "executionId": "ex-1"},\n{"workflowId": "wf", "executionId": "ex_2"}]',
+        "Workflow ID;Execution ID\nwf;ex-1\nwf;ex_2\n",
+        gzip.compress(LINES.encode(), mtime=0),
+        CSV.encode("utf-16"),
     ],
 )
 def test_standard_input_is_read_by_its_first_line(standard_input: GiveInput, content: str | bytes) -> None:
@@ -266,7 +347,75 @@ def test_standard_input_is_utf8_whatever_the_locale(standard_input: GiveInput) -
         " no column execution_id or workflow_execution_id; the header is 'a,b'"
     )
     standard_input(b"wf/ex\xf6")
-    assert error_of(read_executions_file, "-") == "standard input, line 1: not text in UTF-8"
+    assert error_of(read_executions_file, "-") == ("standard input, line 1: not text in UTF-8: save the list as UTF-8")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes with a path")
+@pytest.mark.parametrize(
+    ("name", "chunks"),
+    [
+        ("pipe", [b"\n", b"workflow_id,exec", b"ution_id\nwf,ex-1\n", b"wf,ex_2"]),
+        ("pipe", [b"# mine\n", b"wf/ex-1\nwf/", b"ex_2\n"]),
+        ("pipe", [b'["wf/ex-1",', b'"wf/ex_2"]']),
+        ("pipe.csv", [CSV.encode()]),
+        ("pipe", [gzip.compress(CSV.encode())]),
+        ("/dev/fd", [CSV.encode()[:5], CSV.encode()[5:]]),
+    ],
+    ids=["csv that comes slowly", "lines", "array", "named csv", "compressed", "a number"],
+)
+def test_a_pipe_is_read_by_its_first_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, chunks: list[bytes]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if name == "/dev/fd":  # as of `<(command)`
+        reads, writes = os.pipe()
+        name = f"/dev/fd/{reads}"
+    else:
+        os.mkfifo(name)
+        reads = writes = -1
+
+    def write() -> None:
+        with open(name if writes < 0 else writes, "wb", buffering=0) as pipe:
+            for chunk in chunks:
+                pipe.write(chunk)
+                time.sleep(0.02)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert list(read_executions_file(name)) == [A, B]
+    writer.join()
+    if reads >= 0:
+        os.close(reads)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device")
+def test_what_has_no_end_is_not_read_to_its_end(file: WriteFile) -> None:
+    assert error_of(read_executions_file, "/dev/zero") == "/dev/zero, line 1: not text in UTF-8: save the list as UTF-8"
+    bomb = gzip.compress(b"a" * 50_000_000)
+    assert error_of(read_executions_file, file("list.txt.gz", bomb)) == (
+        f"list.txt.gz, line 1: longer than {MAX_LIST_LINE:,} characters"
+    )
+    assert error_of(read_executions_file, file("list.csv.gz", bomb)).endswith("characters")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "line", "count", "message"),
+    [
+        ("list.gz", b"\n", MAX_LIST_LINES, f": more than {MAX_LIST_LINES:,} lines: split"),
+        ("list.gz", b"#" * 99_999 + b"\n", MAX_LIST_BYTES // 100_000, f": more than {MAX_LIST_BYTES:,} bytes: split"),
+        ("list.json.gz", b"[" + b" " * 99_999, MAX_LIST_JSON // 100_000, f": more than {MAX_LIST_JSON:,} characters"),
+    ],
+    ids=["lines", "bytes", "JSON"],
+)
+def test_what_is_too_long_says_so(file: WriteFile, name: str, line: bytes, count: int, message: str) -> None:
+    packed = io.BytesIO()
+    with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1) as inflated:
+        for _ in range(0, count, 100):
+            inflated.write(line * 100)
+        inflated.write(line)
+    said = error_of(read_executions_file, file(name, packed.getvalue()))
+    assert said.startswith(name + message), said
 
 
 def test_a_closed_standard_input_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +443,12 @@ UNREADABLE = {
         b"workflow_id,execution_id,note\nwf,ex,a\nwf,ex,caf\xe9\n",
         "list.csv, line 3: not text in UTF-8",
     ),
-    "UTF-16": ("list.txt", LINES.encode("utf-16"), "list.txt, line 1: not text in UTF-8"),
+    "UTF-16 that does not say so": (
+        "list.txt",
+        LINES.encode("utf-16-le"),
+        "list.txt, line 1: not text in UTF-8: save the list as UTF-8",
+    ),
+    "UTF-16 cut off": ("list.txt", LINES.encode("utf-16")[:-1], "list.txt, line 2: not text in UTF-16: save the list"),
     "null byte": ("list.csv", CSV + "wf,\0\n", "list.csv, line 4: not text in UTF-8"),
     "bad id in csv": (
         "list.csv",
@@ -318,13 +472,23 @@ UNREADABLE = {
     ),
     "no workflow column": (
         "list.csv",
-        "Workflow_Id,execution_id\n",
-        "list.csv, line 1: no column workflow_id; the header is 'Workflow_Id,execution_id'",
+        "Workflow,execution_id\n",
+        "list.csv, line 1: no column workflow_id; the header is 'Workflow,execution_id'",
     ),
     "other separator": (
         "list.csv",
-        "workflow_id;execution_id\n",
+        "workflow_id:execution_id\n",
         "list.csv, line 1: no column workflow_id and no column execution_id or workflow_execution_id",
+    ),
+    "no header": (
+        "list.txt",
+        "wf;ex\n",
+        "list.txt, line 1: no column workflow_id and no column execution_id or workflow_execution_id",
+    ),
+    "like columns twice": (
+        "list.csv",
+        "Workflow ID,workflow-id,execution_id\n",
+        "list.csv, line 1: the column workflow_id comes twice",
     ),
     "column twice": (
         "list.csv",
@@ -363,6 +527,41 @@ UNREADABLE = {
         "list.jsonl, line 1: no key execution_id or",
     ),
     "JSON of no known shape": ("list.jsonl", "17", "list.jsonl, line 1: a number, not an execution (text "),
+    "bad item of an array": (
+        "list.json",
+        '["wf/ex",\n\n "wf"]',
+        "list.json, line 3: item 2: 'wf' is not WORKFLOW_ID/EXECUTION_ID",
+    ),
+    "array that is not closed": (
+        "list.json",
+        '["wf/ex",\n "wf/ex_2"\n',
+        "list.json, line 3: not JSON (Expecting ',' delimiter, column 1)",
+    ),
+    "text after an array": ("list.json", '[\n"wf/ex"] x', "list.json, line 2: not JSON (Extra data, column 10)"),
+    "deep array": ("list.json", "[" * 100_000, "list.json, line 1: not JSON that can be read (nested too deeply"),
+    "array that is not text": ("list.json", b'["wf/ex",\n"\xe9/ex"]', "list.json, line 2: not text in UTF-8"),
+    "object around an array": ("list.json", '{"executions": [\n]}', "list.json, line 1: item 1: no key workflow_id"),
+    "Excel workbook": (
+        "list.xlsx",
+        zipped({"[Content_Types].xml": "", "xl/workbook.xml": ""}),
+        "list.xlsx: an Excel workbook: save its sheet as CSV",
+    ),
+    "old Excel workbook": ("list.csv", b"\xd0\xcf\x11\xe0\xa1\xb1", "list.csv: an Excel workbook: save its sheet"),
+    "OpenDocument file": (
+        "list.ods",
+        zipped({"mimetype": "", "content.xml": ""}),
+        "list.ods: an OpenDocument file: save its sheet as CSV",
+    ),
+    "Parquet file": ("list", b"PAR1\x15\0\x15", "list: a Parquet file: write the two ids as CSV"),
+    "SQLite database": ("list.db", b"SQLite format 3\0", "list.db: an SQLite database: write the two ids as CSV"),
+    "tar archive": ("list.tar.gz", gzip.compress(tarred("list.csv", CSV), mtime=0), "list.tar.gz: a tar archive: unp"),
+    "zip of two lists": (
+        "lists.zip",
+        zipped({"monday.csv": CSV, "tuesday.csv": CSV}),
+        "lists.zip: a zip archive of 2 files (monday.csv, tuesday.csv): name the one that is the list, as in"
+        " zip://monday.csv::lists.zip",
+    ),
+    "zip of nothing": ("list.csv.zip", zipped({"folder/": ""}), "list.csv.zip: a zip archive without a file"),
     "not compressed": ("list.csv.gz", CSV, "list.csv.gz: cannot be read (BadGzipFile)"),
     "not a zip": ("list.csv.zip", CSV, "list.csv.zip: cannot be read (BadZipFile)"),
     "name with a line break": ("a\nb.txt", "x", r"'a\nb.txt', line 1: 'x' is not WORKFLOW_ID/EXECUTION_ID"),

@@ -37,11 +37,12 @@ from tests.support.loading import (
     tables,
     wide,
 )
+from tests.support.slow import few_of
 
 Run = Callable[[dlt.Pipeline, Any], Any]
 
 
-@pytest.fixture(params=["run", "run_in_slices"])
+@pytest.fixture(params=few_of(["run_in_slices", "run"]))
 def load(request: pytest.FixtureRequest) -> Run:
     """Both ways to run a source; loads with these are one slice."""
     if request.param == "run":
@@ -277,6 +278,7 @@ def test_an_execution_that_is_listed_twice_is_asked_and_loaded_once(
     assert (ids(pipeline, "executions"), ids(pipeline, "cells"), ids(pipeline, "rows_extract")) == (["a"],) * 3
 
 
+@pytest.mark.slow
 def test_ids_of_two_workflows_do_not_meet(sandbox: Sandbox, pipeline: dlt.Pipeline) -> None:
     for workflow in ("w1", "w2"):
         sandbox.serve(workflow, "ex", completed(workflow, "ex", [step("S", [cells_of(w=workflow)])]))
@@ -290,23 +292,25 @@ def test_ids_of_two_workflows_do_not_meet(sandbox: Sandbox, pipeline: dlt.Pipeli
 
 @pytest.mark.parametrize(
     "executions",
-    [
-        pytest.param([(WORKFLOW, "a"), (WORKFLOW, "b")], id="pairs"),
-        pytest.param(
-            [
-                {"workflow_id": WORKFLOW, "workflow_execution_id": "a", "status": "running"},
-                {"workflow_id": WORKFLOW, "execution_id": "b"},
-            ],
-            id="mappings",
-        ),
-        pytest.param((f"{WORKFLOW}/{name}" for name in "ab"), id="generator"),
-        pytest.param(pd.Series([f"{WORKFLOW}/a", f"{WORKFLOW}/b"]), id="pandas series"),
-        pytest.param(pd.DataFrame([[WORKFLOW, "a"], [WORKFLOW, "b"]]).itertuples(index=False), id="pandas tuples"),
-        pytest.param(np.array([f"{WORKFLOW}/a", f"{WORKFLOW}/b"]), id="numpy texts"),
-        pytest.param(np.array([[WORKFLOW, "a"], [WORKFLOW, "b"]]), id="numpy pairs"),
-        pytest.param(pl.Series([f"{WORKFLOW}/a", f"{WORKFLOW}/b"]), id="polars series"),
-        pytest.param(dict.fromkeys([f"{WORKFLOW}/a", f"{WORKFLOW}/b"]).keys(), id="keys"),
-    ],
+    few_of(
+        [
+            pytest.param([(WORKFLOW, "a"), (WORKFLOW, "b")], id="pairs"),
+            pytest.param(
+                [
+                    {"workflow_id": WORKFLOW, "workflow_execution_id": "a", "status": "running"},
+                    {"workflow_id": WORKFLOW, "execution_id": "b"},
+                ],
+                id="mappings",
+            ),
+            pytest.param((f"{WORKFLOW}/{name}" for name in "ab"), id="generator"),
+            pytest.param(pd.Series([f"{WORKFLOW}/a", f"{WORKFLOW}/b"]), id="pandas series"),
+            pytest.param(pd.DataFrame([[WORKFLOW, "a"], [WORKFLOW, "b"]]).itertuples(index=False), id="pandas tuples"),
+            pytest.param(np.array([f"{WORKFLOW}/a", f"{WORKFLOW}/b"]), id="numpy texts"),
+            pytest.param(np.array([[WORKFLOW, "a"], [WORKFLOW, "b"]]), id="numpy pairs"),
+            pytest.param(pl.Series([f"{WORKFLOW}/a", f"{WORKFLOW}/b"]), id="polars series"),
+            pytest.param(dict.fromkeys([f"{WORKFLOW}/a", f"{WORKFLOW}/b"]).keys(), id="keys"),
+        ]
+    ),
 )
 def test_the_list_may_be_any_iterable(sandbox: Sandbox, pipeline: dlt.Pipeline, executions: Any) -> None:
     for name in "ab":
@@ -320,7 +324,7 @@ def test_the_list_may_be_any_iterable(sandbox: Sandbox, pipeline: dlt.Pipeline, 
 # What is asked again
 
 
-@pytest.mark.parametrize("wiped", [False, True])
+@pytest.mark.parametrize("wiped", few_of([False, True]))
 def test_the_next_run_asks_only_what_has_not_ended(
     sandbox: Sandbox, make_pipeline: MakePipeline, load: Run, wiped: bool
 ) -> None:
@@ -366,6 +370,7 @@ def test_a_source_can_be_run_twice(sandbox: Sandbox, pipeline: dlt.Pipeline, loa
     assert outcomes(pipeline) == {"a": "completed", "b": "completed"}
 
 
+@pytest.mark.slow
 def test_a_load_that_was_never_finished_is_asked_again_and_replaced(sandbox: Sandbox, pipeline: dlt.Pipeline) -> None:
     serve_rows(sandbox, "a", cells_of(x=1), cells_of(x=2))
     serve_rows(sandbox, "b", cells_of(x=3))
@@ -402,7 +407,7 @@ AFTER: dict[str, tuple[list[Any], dict[str, list[Any]]]] = {
 }
 
 
-@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("together", few_of([True, False]))
 def test_reload_leaves_no_stale_row(sandbox: Sandbox, make_pipeline: MakePipeline, load: Run, together: bool) -> None:
     cases = list(AFTER) if together else ["nothing", "renamed"]
     for name in [*cases, "untouched"]:
@@ -432,6 +437,7 @@ def test_reload_leaves_no_stale_row(sandbox: Sandbox, make_pipeline: MakePipelin
         assert query(pipeline, f"SELECT count(*) FROM {table} WHERE _deleted") == [(0,)]
 
 
+@pytest.mark.slow
 def test_reload_without_an_ending_leaves_what_was_loaded_and_says_so(
     sandbox: Sandbox, make_pipeline: MakePipeline, log: list[str]
 ) -> None:
@@ -459,7 +465,8 @@ def test_reload_without_an_ending_leaves_what_was_loaded_and_says_so(
     ]
 
 
-@pytest.mark.parametrize("refresh", ["drop_sources", "drop_data", "drop_resources"])
+@pytest.mark.slow
+@pytest.mark.parametrize("refresh", few_of(["drop_sources", "drop_data", "drop_resources"]))
 @pytest.mark.parametrize("slices", [False, True])
 def test_refresh_loads_anew_in_place_of_emptying(
     sandbox: Sandbox, make_pipeline: MakePipeline, refresh: Any, slices: bool
@@ -514,7 +521,15 @@ def test_slices_load_each_execution_once_and_in_several_loads(sandbox: Sandbox, 
     assert seen == sorted(seen, reverse=True)
 
 
-@pytest.mark.parametrize(("steps", "workers"), [(3, 1), (20, 20)])
+def test_no_load_is_cut_before_anything_has_come(sandbox: Sandbox, pipeline: dlt.Pipeline) -> None:
+    sandbox.serve(WORKFLOW, "late", completed(WORKFLOW, "late", [step("Extract", [cells_of(x=1)])]), after=1.5)
+    run_in_slices(pipeline, source_of(sandbox, ["late"], max_wait=10, commit_interval=0.1))
+
+    assert query(pipeline, "SELECT count(*) FROM _dlt_loads") == [(1,)]
+    assert ids(pipeline, "cells") == ["late"]
+
+
+@pytest.mark.parametrize(("steps", "workers"), few_of([(3, 1), (20, 20)]))
 def test_few_tables_are_loaded_one_after_the_other_and_many_together(
     sandbox: Sandbox, pipeline: dlt.Pipeline, load: Run, steps: int, workers: int
 ) -> None:
@@ -535,6 +550,7 @@ def test_what_somebody_configured_is_left_alone(
     assert dlt.config.get("load.workers", int) == 7
 
 
+@pytest.mark.slow
 def test_a_load_is_cut_where_much_has_come(
     sandbox: Sandbox, pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -547,6 +563,7 @@ def test_a_load_is_cut_where_much_has_come(
     assert query(pipeline, "SELECT count(DISTINCT _dlt_load_id) FROM cells") == [(2,)]
 
 
+@pytest.mark.slow
 def test_a_run_in_one_piece_is_not_cut_however_much_comes(
     sandbox: Sandbox, pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -559,6 +576,7 @@ def test_a_run_in_one_piece_is_not_cut_however_much_comes(
     assert query(pipeline, "SELECT count(DISTINCT _dlt_load_id) FROM cells") == [(1,)]
 
 
+@pytest.mark.slow
 def test_cells_come_in_full_row_groups_in_every_slice(
     sandbox: Sandbox, pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -617,8 +635,9 @@ def test_a_transformer_of_ones_own_gets_the_rows_of_a_table_that_is_not_selected
 
 
 def test_nothing_is_asked_any_more_after_an_error(sandbox: Sandbox, pipeline: dlt.Pipeline, load: Run) -> None:
-    sandbox.add(WORKFLOW, "a", running(WORKFLOW, "a"))
-    source = source_of(sandbox, ["a"], max_wait=1000)
+    serve_rows(sandbox, "a", cells_of(x=1))
+    sandbox.add(WORKFLOW, "b", running(WORKFLOW, "b"))
+    source = source_of(sandbox, ["a", "b"], max_wait=1000)
 
     def fail(page: Any) -> Any:
         raise RuntimeError("of the user's own")

@@ -27,7 +27,7 @@ def further_assets(context: AssetExecutionContext, dlt_resource: DagsterDltResou
     yield from dlt_resource.run(context=context, dlt_source=further_source(executions_file=SUBMITTED))
 
 
-job = define_asset_job("further", selection=[further_assets])
+job = define_asset_job("load_further", selection=[further_assets])
 
 definitions = Definitions(
     assets=[further_assets],

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import dlt
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
 from further_source.api.client import Client
@@ -20,10 +21,11 @@ from further_source.console import show
 from further_source.destination.ledger import read_ledger
 from further_source.exceptions import CredentialsError, FurtherError
 from further_source.executions import ExecutionId
+from further_source.inbox.store import Inbox
 from further_source.pipeline import PipelineSettings, pipeline_settings, set_defaults
 from further_source.polling.outcomes import Answered, Refused, Token
-from further_source.settings import PIPELINE_NAME
-from further_source.source import configured_client, further_source
+from further_source.settings import PIPELINE_NAME, SOURCE_NAME
+from further_source.source import check_configured_keys, configured_client, further_source, has_credentials
 
 __all__ = ["run"]
 
@@ -36,12 +38,16 @@ def run(options: argparse.Namespace, stop: Stop) -> int:
     """
     set_defaults()
     hide_tracebacks()
+    check_configured_keys()
     listed = listed_executions(options)
-    further_source(executions=listed, executions_file="")  # finds what is configured wrong
+    location = options.inbox or dlt.config.get(f"sources.{SOURCE_NAME}.inbox")
+    given = {"inbox": location} if location else {}
+    further_source(executions=listed, executions_file="", **given)  # finds what is configured wrong
     settings = pipeline_settings(PIPELINE_NAME, destination=options.destination, dataset_name=options.dataset)
     found: dict[str, dict[str, object]] = {"list": {"ok": True, "found": f"{len(listed)} executions"}}
     tried: dict[str, Callable[[], str]] = {
-        "api": partial(_try_api, listed),
+        **({"inbox": partial(_try_inbox, location)} if location else {}),
+        "api": partial(_try_api, listed, needed=not location),
         "destination": partial(_try_destination, settings, listed),
     }
     for name, try_it in tried.items():
@@ -57,8 +63,14 @@ def run(options: argparse.Namespace, stop: Stop) -> int:
     return exit_codes.OK if all(result["ok"] for result in found.values()) else exit_codes.FAILED
 
 
-def _try_api(listed: Sequence[ExecutionId]) -> str:
+def _try_inbox(location: str) -> str:
+    return f"{len(Inbox(location).names())} files wait to be loaded"
+
+
+def _try_api(listed: Sequence[ExecutionId], *, needed: bool) -> str:
     """Gets a token where that is to be got, and asks once for the first that is listed."""
+    if not needed and not has_credentials():
+        return "no credentials: only what is delivered can be loaded"
     with closing(configured_client()) as client:
         token = client.token or _new_token(client)
         got = "" if client.token else "the credentials are accepted; "

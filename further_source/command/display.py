@@ -1,22 +1,16 @@
-"""What a load shows to people: progress while it runs, and a summary of how it went."""
+"""What a load shows to people and machines of how it went."""
 
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Sequence
+from typing import Any
 
 from further_source.exceptions import FurtherError
 from further_source.pipeline import PipelineSettings
-from further_source.run import Report
-from further_source.text import printable
+from further_source.run_report import Report
+from further_source.text import one_line, printable
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
+__all__ = ["outcome_counts", "review_query", "summary", "summary_document", "text_table"]
 
-__all__ = ["review_query", "show_progress", "summary", "summary_document", "text_table"]
-
-_SECONDS_BETWEEN_LINES = 10.0
+_MAX_REASON = 100  # characters
 _TABLES_FIRST = ("executions", "steps", "cells")
 _OUTCOMES = {
     "completed": "completed",
@@ -28,60 +22,18 @@ _OUTCOMES = {
     "invalid": "answered with something else",
     "unreachable": "unreachable",
 }
+_DELIVERIES = {
+    "delivered": "deliveries read",
+    "doubled": "deliveries of what was loaded or delivered before",
+    "quarantined": "files or lines that are no delivery: see quarantine/ in the inbox",
+    "never_delivered": "never delivered, so the API was to be asked",
+    "awaited": "not delivered yet",
+    "reconciled": "settled by asking the API",
+}
 
 
-@contextmanager
-def show_progress(*, quiet: bool) -> Iterator[Callable[[Report], None]]:
-    """Shows reports on standard error: a live bar on a terminal, else a line now and then; nothing if `quiet`."""
-    if quiet:
-        yield lambda report: None
-    elif sys.stderr.isatty():
-        with _bar() as progress:
-            task = progress.add_task("polling", total=None)
-            yield lambda report: progress.update(
-                task,
-                total=report.listed - report.earlier.total(),
-                completed=report.asked,
-                description=_outcomes(report.ended) or "polling",
-            )
-    else:
-        yield _Lines(sys.stderr)
-
-
-def _bar() -> "Progress":
-    # Imported where there is a terminal, for runs from cron start faster without.
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    )
-
-
-class _Lines:
-    """Log lines at intervals, and whenever nothing is left to wait for."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._shown = ""
-        self._at = float("-inf")
-
-    def __call__(self, report: Report) -> None:
-        line = f"{report.asked} of {report.listed - report.earlier.total()} ended"
-        if outcomes := _outcomes(report.ended):
-            line += f": {outcomes}"
-        due = time.monotonic() - self._at >= _SECONDS_BETWEEN_LINES or report.remaining == 0
-        if due and line != self._shown:
-            self._shown, self._at = line, time.monotonic()
-            with suppress(OSError):  # who reads no more, or a full disk, must not stop a load
-                print(f"{time.strftime('%H:%M:%S')} {line}", file=self._stream, flush=True)
-
-
-def _outcomes(counts: dict[str, int]) -> str:
+def outcome_counts(counts: dict[str, int]) -> str:
+    """Counts by `poll_outcome` in one line."""
     return ", ".join(f"{counts[outcome]} {outcome}" for outcome in _OUTCOMES if counts.get(outcome))
 
 
@@ -89,10 +41,13 @@ def summary(report: Report, settings: PipelineSettings) -> str:
     """How a run went, in a few lines: executions by outcome, rows by table, where they are, a query to try."""
     lines = [f"{report.listed} executions listed"]
     if earlier := report.earlier.total():
-        lines.append(f"  {earlier:>7} loaded earlier ({_outcomes(report.earlier)})")
+        lines.append(f"  {earlier:>7} loaded earlier ({outcome_counts(report.earlier)})")
+    if report.forgotten:
+        lines.append(f"  {report.forgotten:>7} forgotten: never asked again")
     lines += [f"  {report.ended[key]:>7} {text}" for key, text in _OUTCOMES.items() if report.ended[key]]
     if kept := report.kept.total():
         lines.append(f"  {kept:>7} asked again without a new ending: what was loaded of them stays")
+    lines += [f"  {report.deliveries[key]:>7} {text}" for key, text in _DELIVERIES.items() if report.deliveries[key]]
     if report.remaining:
         lines.append(f"  {report.remaining:>7} not ended yet: the next run asks again")
     if rows := {table: count for table, count in report.rows.items() if count}:
@@ -100,12 +55,34 @@ def summary(report: Report, settings: PipelineSettings) -> str:
         names = [name for name in _TABLES_FIRST if name in rows]
         names += sorted(rows.keys() - set(_TABLES_FIRST))
         lines += [f"  {rows[name]:>7} {name}" for name in names]
-    lines += [
-        f"data: {settings.destination_name}, dataset {settings.dataset}, {settings.location}",
-        "try:",
-        *(f"  {line}" for line in review_query(settings.dataset).splitlines()),
-    ]
+    lines += _not_completed(report, settings.dataset)
+    if _anything_there(report):
+        lines.append(f"data: {settings.destination_name}, dataset {settings.dataset}, {settings.location}")
+    if report.rows["cells"] or (report.earlier + report.kept)["completed"]:
+        lines += ["try:", *(f"  {line}" for line in review_query(settings.dataset).splitlines())]
     return "\n".join(lines)
+
+
+def _anything_there(report: Report) -> bool:
+    """Whether there are tables now, as far as the run can tell: an empty list makes them too."""
+    return bool(report.rows or report.earlier or report.kept)
+
+
+def _not_completed(report: Report, dataset: str) -> list[str]:
+    """The first few that did not complete, and how to list all."""
+    if not report.not_completed:
+        return []
+    lines = ["did not complete"]
+    for outcome in dict.fromkeys(one.poll_outcome for one in report.not_completed):
+        named = [one for one in report.not_completed if one.poll_outcome == outcome]
+        lines += [f"  {outcome:<11} {one.execution}{_reason(one.poll_error)}" for one in named]
+        if more := report.ended[outcome] - len(named):
+            lines.append(f"  {outcome:<11} and {more} more")
+    return [*lines, "all of them:", *(f"  {line}" for line in not_completed_query(dataset).splitlines())]
+
+
+def _reason(error: str | None) -> str:
+    return f" ({one_line(error, _MAX_REASON)})" if error else ""
 
 
 def summary_document(
@@ -117,14 +94,31 @@ def summary_document(
         "ended": dict(report.ended),
         "earlier": dict(report.earlier),
         "kept": dict(report.kept),
+        "forgotten": report.forgotten,
         "remaining": report.remaining,
+        "not_completed": [
+            {**one.execution._asdict(), "poll_outcome": one.poll_outcome, "poll_error": one.poll_error}
+            for one in report.not_completed
+        ],
+        "not_completed_query": not_completed_query(settings.dataset) if report.not_completed else None,
         "rows": dict(report.rows),
+        "deliveries": dict(report.deliveries),
         "destination": settings.destination_name,
         "dataset": settings.dataset,
         "location": settings.location,
         "error": None if error is None else str(error),
         "exit_code": exit_code,
     }
+
+
+def not_completed_query(dataset: str) -> str:
+    """All executions that ended otherwise than completed."""
+    return (
+        "SELECT workflow_id, workflow_execution_id, poll_outcome, poll_error\n"
+        f"FROM {dataset}.executions\n"
+        "WHERE poll_outcome NOT IN ('completed', 'running')\n"
+        "ORDER BY poll_outcome, workflow_id, workflow_execution_id;"
+    )
 
 
 def review_query(dataset: str) -> str:

@@ -17,6 +17,7 @@ from dlt.load.exceptions import LoadClientJobException, LoadClientJobFailed, Loa
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from further_source.command import exit_codes
+from further_source.destination.pending import has_pending
 from further_source.exceptions import AlreadyRunningError, ConfigurationError, FurtherError, LoadError
 from further_source.text import one_line, printable
 
@@ -71,7 +72,7 @@ def as_further_error(error: Exception, pipeline: dlt.Pipeline | None = None) -> 
     step = error.step if isinstance(error, PipelineStepFailed) else None
     if step in {"load", "sync"} or of_destination:
         return LoadError(one_line(_load_failure(causes, pipeline)))
-    if step == "normalize" and pipeline is not None and pipeline.has_pending_data:
+    if step == "normalize" and pipeline is not None and has_pending(pipeline):
         return LoadError(one_line(f"normalize failed: {_reason(causes)}. {_never_loads(pipeline)}"))
     return FurtherError(one_line(f"{step} failed: {_reason(causes)}" if step else _reason(causes)))
 
@@ -101,7 +102,7 @@ def _missing_keys(traces: FieldLookupTraces) -> list[str]:
 def _load_failure(causes: list[BaseException], pipeline: dlt.Pipeline | None) -> str:
     name = f" {pipeline.destination.destination_name}" if pipeline and pipeline.destination else ""
     reason = f"destination{name} failed: {_reason(causes)}"
-    if pipeline is None or not pipeline.has_pending_data:
+    if pipeline is None or not has_pending(pipeline):
         return reason
     if any(isinstance(cause, LoadClientJobFailed | LoadClientJobTerminalRetry) for cause in causes):
         return f"{reason}. {_never_loads(pipeline)}"

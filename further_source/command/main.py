@@ -12,9 +12,10 @@ from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
-from further_source.command.arguments import command_parser, load_parser, parse
+from further_source.command import exit_codes
+from further_source.command.arguments.parser import command_parser, load_parser, parse
 from further_source.command.signals import Stop
-from further_source.console import tell
+from further_source.console import open_closed_streams, tell
 from further_source.usage import OneLineParser
 
 __all__ = ["further_source_command", "load_script", "main"]
@@ -22,6 +23,7 @@ __all__ = ["further_source_command", "load_script", "main"]
 
 def main(arguments: Sequence[str] | None = None, *, parser: OneLineParser | None = None) -> int:
     """Runs `further-source`, or what `parser` is for, with the arguments; returns the exit code."""
+    open_closed_streams()
     stop = Stop()
     stop.install()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -30,8 +32,8 @@ def main(arguments: Sequence[str] | None = None, *, parser: OneLineParser | None
     options = parse(parser, arguments)
     if options.subcommand == "sandbox":
         return int(import_module("further_source.sandbox.__main__").serve(options))
-    subcommand = import_module(f"further_source.command.{options.subcommand}")
     try:
+        subcommand = import_module(f"further_source.command.{options.subcommand}")
         return int(subcommand.run(options, stop))
     except Exception as error:
         message, code = import_module("further_source.command.failures").told(error)
@@ -41,12 +43,19 @@ def main(arguments: Sequence[str] | None = None, *, parser: OneLineParser | None
 
 def further_source_command() -> NoReturn:
     """The console script `further-source`."""
-    _exit(main())
+    _exit(_code(None))
 
 
 def load_script() -> NoReturn:
     """`pipelines/load.py`."""
-    _exit(main(parser=load_parser("load.py")))
+    _exit(_code(load_parser("load.py")))
+
+
+def _code(parser: OneLineParser | None) -> int:
+    try:
+        return main(parser=parser)
+    except SystemExit as end:  # of the parser
+        return end.code if isinstance(end.code, int) else exit_codes.OK
 
 
 def _exit(code: int) -> NoReturn:

@@ -11,6 +11,7 @@ from further_source.lock import only_load
 from further_source.pipeline import pipeline_settings, set_defaults
 from further_source.rebuilding import rebuild
 from further_source.settings import PIPELINE_NAME
+from further_source.source import check_configured_keys
 
 __all__ = ["run"]
 
@@ -19,6 +20,7 @@ def run(options: argparse.Namespace, stop: Stop) -> int:
     """Makes the wide tables anew, and shows how many rows they have."""
     set_defaults()
     hide_tracebacks()
+    check_configured_keys()
     settings = pipeline_settings(PIPELINE_NAME, destination=options.destination, dataset_name=options.dataset)
     with only_load(settings.pipeline_name, settings.pipelines_dir):
         pipeline = settings.make()

@@ -11,6 +11,7 @@ from further_source.command.failures import as_further_error, hide_tracebacks
 from further_source.command.signals import Stop
 from further_source.console import show
 from further_source.destination.dataset import can_be_shared, first_wide_tables
+from further_source.destination.lease import leased
 from further_source.destination.stored import Incomplete, incomplete_executions, missing_wide_rows
 from further_source.exceptions import ConfigurationError, FurtherError
 from further_source.lock import only_load
@@ -18,7 +19,7 @@ from further_source.pipeline import PipelineSettings, pipeline_settings, set_def
 from further_source.rebuilding import rebuild
 from further_source.run import run_in_slices
 from further_source.settings import PIPELINE_NAME
-from further_source.source import further_source
+from further_source.source import check_configured_keys, further_source
 
 __all__ = ["run"]
 
@@ -27,6 +28,7 @@ def run(options: argparse.Namespace, stop: Stop) -> int:
     """Names what is incomplete, or asks the API for it again; exit code 3 where something is left."""
     set_defaults()
     hide_tracebacks()
+    check_configured_keys()
     settings = pipeline_settings(PIPELINE_NAME, destination=options.destination, dataset_name=options.dataset)
     with only_load(settings.pipeline_name, settings.pipelines_dir):
         pipeline = settings.make()
@@ -36,7 +38,8 @@ def run(options: argparse.Namespace, stop: Stop) -> int:
             incomplete, missing = _look(pipeline)
             if options.repair and (incomplete or missing):
                 stop.anything_to_load = True
-                _repair(pipeline, settings, incomplete, stop)
+                with leased(pipeline):
+                    _repair(pipeline, settings, incomplete, stop)
                 incomplete, missing = _look(pipeline)
         except Exception as error:
             raise as_further_error(error, pipeline) from error
@@ -56,7 +59,8 @@ def _look(pipeline: dlt.Pipeline) -> tuple[list[Incomplete], int]:
 
 def _repair(pipeline: dlt.Pipeline, settings: PipelineSettings, incomplete: list[Incomplete], stop: Stop) -> None:
     if incomplete:
-        source = further_source(executions=[one.execution for one in incomplete], executions_file="", reload=True)
+        listed = [one.execution for one in incomplete]
+        source = further_source(executions=listed, executions_file="", inbox="", reload=True)
         run_in_slices(pipeline, source, stop=stop, table_format=settings.table_format)
     first = first_wide_tables(pipeline)
     with pipeline.sql_client() as client:
@@ -79,4 +83,5 @@ def _show(incomplete: list[Incomplete], missing: int, *, as_json: bool) -> None:
 
 
 def _counts(one: Incomplete) -> dict[str, int]:
-    return {"step_count": one.step_count, "steps": one.steps, "cell_count": one.cell_count, "cells": one.cells}
+    counts = {"step_count": one.step_count, "steps": one.steps, "cell_count": one.cell_count, "cells": one.cells}
+    return {**counts, "rows": one.rows}

@@ -26,12 +26,12 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 from further_source.destination.files import table_batches
 from further_source.destination.stored import missing_wide_rows
 from further_source.destination.strategy import Loading
-from further_source.dlt_internals import schema_update_statements, stored_columns
+from further_source.dlt_internals import stored_columns, update_tables
 from further_source.tables.columns import EXECUTIONS, FIELDS, STEPS, TABLES
 from further_source.tables.executions import AnswerColumns, declared_types
 from further_source.tables.fields import NO_FIELD, NO_VALUE, ROWS_PREFIX, Field, FieldColumns
 
-__all__ = ["Dataset", "Decisions", "can_be_shared", "first_wide_tables"]
+__all__ = ["Dataset", "Decisions", "add_columns", "can_be_shared", "first_wide_tables"]
 
 Tables = Mapping[str, Mapping[str, str]]
 """dlt data types by table and column."""
@@ -179,7 +179,7 @@ class Dataset:
             with self._pipeline.destination_client() as client:
                 self._stored = _stored_types(client)
                 self._recorded, self._outdated = _stored_fields(client)
-            if self._wide and STEPS.name in self._stored:
+            if self._wide and "row_count" in self._stored.get(STEPS.name, {}):  # somebody may have dropped it
                 self._tell_of_missing_rows()
         else:
             self._stored = {name: dict(types) for name, types in _local_types(self._schema).items()}
@@ -243,7 +243,7 @@ class Dataset:
                             self._stored, self._recorded, self._outdated = stored, recorded, outdated
                             self._decisions = None
                             return False
-                        self._add_columns(client, wanted)
+                        add_columns(client, self._loading, wanted)
                         _replace_fields(client, changed, removed, load_id)
                         return True
                 except DestinationException:  # another load may have made a table or a column first
@@ -261,22 +261,23 @@ class Dataset:
     def _make_fields_table(self, client: Any) -> None:
         if FIELDS.name not in self._stored:
             client.initialize_storage()
-            self._add_columns(client, {FIELDS.name: {}})
+            add_columns(client, self._loading, {FIELDS.name: {}})
             self._stored[FIELDS.name] = {column.name: column.data_type for column in FIELDS.columns}
 
-    def _add_columns(self, client: Any, wanted: Tables) -> None:
-        """Makes tables, or adds columns to them, with dlt's own statements."""
-        schema: Schema = client.schema.clone()
-        for name, types in wanted.items():
-            added: dict[str, Any] = {column: {"name": column, "data_type": kind} for column, kind in types.items()}
-            columns = [*self._loading.stored_columns(name).values(), *added.values()]
-            schema.tables.pop(name, None)
-            schema.update_table(new_table(name, write_disposition="append", columns=columns))
-        own, client.schema = client.schema, schema
-        try:
-            client.sql_client.execute_many(schema_update_statements(client, list(wanted)))
-        finally:
-            client.schema = own
+
+def add_columns(client: Any, loading: Loading, wanted: Tables) -> None:
+    """Makes tables as they are declared, or adds columns to them, with dlt's own statements."""
+    schema: Schema = client.schema.clone()
+    for name, types in wanted.items():
+        added: dict[str, Any] = {column: {"name": column, "data_type": kind} for column, kind in types.items()}
+        columns = [*loading.stored_columns(name).values(), *added.values()]
+        schema.tables.pop(name, None)
+        schema.update_table(new_table(name, write_disposition="append", columns=columns))
+    own, client.schema = client.schema, schema
+    try:
+        update_tables(client, list(wanted))
+    finally:
+        client.schema = own
 
 
 def first_wide_tables(pipeline: dlt.Pipeline) -> list[str]:

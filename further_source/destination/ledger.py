@@ -14,17 +14,21 @@ from dlt.destinations.fs_client import FSClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
 from further_source.destination.files import table_batches
+from further_source.destination.forgotten import stored_forgotten
 from further_source.executions import ExecutionId
 from further_source.tables.answer import FINAL_OUTCOMES
 
-__all__ = ["Ledger", "read_ledger"]
+__all__ = ["WAITED_FOR", "Ledger", "read_ledger"]
+
+WAITED_FOR = "running"
+"""The `poll_outcome` of an execution whose delivery is waited for: it has no status, because it was never asked."""
 
 _MAX_IDS_IN_QUERY = 1_000
 _FETCH_SIZE = 50_000
 _Ids = tuple[str, str]
 """An `ExecutionId`, or a plain tuple that equals one."""
-_Ended = tuple[str, str, str, str]
-_COLUMNS = ("workflow_id", "workflow_execution_id", "poll_outcome", "_dlt_load_id")
+_Row = tuple[str, str, str, str, str | None]
+_COLUMNS = ("workflow_id", "workflow_execution_id", "poll_outcome", "_dlt_load_id", "status")
 
 
 @dataclass
@@ -35,10 +39,15 @@ class Ledger:
         outcomes: The `poll_outcome` of each listed execution; None for one that the destination does not hold as ended.
         partial: The `poll_outcome` of executions that ended in a load that was never finished: it was dropped, or lost
             with its working directory. Their other tables may lack rows, so they are asked again.
+        seen: When executions that have not ended were first loaded, in seconds since 1970, where they have only been
+            waited for; 0 for those that have been asked. Only as `read_ledger` was told to.
+        forgotten: Those that were forgotten, and are never asked again.
     """
 
     outcomes: dict[_Ids, str | None] = field(default_factory=dict)
     partial: dict[_Ids, str] = field(default_factory=dict)
+    seen: dict[_Ids, float] = field(default_factory=dict)
+    forgotten: frozenset[_Ids] = frozenset()
 
     def outcome(self, execution: ExecutionId) -> str | None:
         """The execution's `poll_outcome`; None if the destination does not hold it as ended."""
@@ -49,52 +58,79 @@ class Ledger:
         return self.outcomes.get(execution) or self.partial.get(execution)
 
     def missing(self, listed: Iterable[ExecutionId]) -> list[ExecutionId]:
-        """The executions that the destination does not hold as ended, in the order of the list."""
+        """The executions to ask: those that the destination does not hold as ended, in the order of the list."""
         outcomes = self.outcomes
-        return [execution for execution in listed if outcomes.get(execution) is None]
+        return self.allowed(execution for execution in listed if outcomes.get(execution) is None)
+
+    def allowed(self, listed: Iterable[ExecutionId]) -> list[ExecutionId]:
+        """Those that were not forgotten."""
+        return [execution for execution in listed if execution not in self.forgotten]
 
     def counts(self) -> Counter[str]:
         """How many executions it holds as ended, by `poll_outcome`."""
         return Counter(filter(None, self.outcomes.values()))
 
-    def add(self, ended: Iterable[_Ended], finished_loads: Collection[str]) -> None:
+    def add(self, rows: Iterable[_Row], finished_loads: Collection[str]) -> None:
         """Takes note of the rows of listed executions, and ignores others.
 
         Args:
-            ended: Workflow id, execution id, `poll_outcome` and load id of rows of executions that ended.
+            rows: Workflow id, execution id, `poll_outcome`, load id and status of rows of executions.
             finished_loads: The ids of all loads that were finished.
         """
         outcomes = self.outcomes
-        for workflow_id, execution_id, poll_outcome, load_id in ended:
+        for workflow_id, execution_id, poll_outcome, load_id, status in rows:
             execution = (workflow_id, execution_id)
-            if execution in outcomes:
-                if load_id in finished_loads:
-                    outcomes[execution] = sys.intern(poll_outcome)
-                else:
-                    self.partial[execution] = poll_outcome
+            if execution not in outcomes:
+                continue
+            if poll_outcome not in FINAL_OUTCOMES:
+                is_waited_for = poll_outcome == WAITED_FOR and status is None
+                seen_at = _time_of(load_id) if is_waited_for else 0.0
+                self.seen[execution] = min(seen_at, self.seen.get(execution, seen_at))  # plain files have many rows
+            elif load_id in finished_loads:
+                outcomes[execution] = sys.intern(poll_outcome)
+            else:
+                self.partial[execution] = poll_outcome
+
+    def update(self, other: "Ledger") -> None:
+        """Takes over what another one knows."""
+        self.outcomes.update(other.outcomes)
+        self.partial.update(other.partial)
+        self.seen.update(other.seen)
+        self.forgotten |= other.forgotten
 
 
-def read_ledger(pipeline: dlt.Pipeline, listed: Collection[ExecutionId], table_format: str | None = None) -> Ledger:
+def read_ledger(
+    pipeline: dlt.Pipeline,
+    listed: Collection[ExecutionId],
+    table_format: str | None = None,
+    *,
+    seen: bool = False,
+) -> Ledger:
     """What the pipeline's destination holds of the list.
 
     Of a short list, the rows of its ids are queried. Of a long list, and in a data lake, the rows of all executions
     that ended are read one after the other.
+
+    Args:
+        seen: Whether to read those of executions that have not ended, too.
     """
     # One dict that has every key from the start, so that a million ids are in memory once.
     ledger = Ledger(dict.fromkeys(listed))
     try:
         if issubclass(pipeline.destination.client_class, FSClientBase):
-            _add_from_files(ledger, pipeline, table_format)
+            _add_from_files(ledger, pipeline, table_format, seen=seen)
         else:
-            with pipeline.sql_client() as client:
+            with pipeline.destination_client() as destination:
+                ledger.forgotten = frozenset(one for one in stored_forgotten(destination) if one in ledger.outcomes)
+                client: SqlClientBase[Any] = destination.sql_client  # type: ignore[attr-defined]
                 finished_loads = {load_id for (load_id,) in _rows(client, _loads_query(client))}
-                ledger.add(_rows(client, _executions_query(client, listed)), finished_loads)
+                ledger.add(_rows(client, _executions_query(client, listed, seen=seen)), finished_loads)
     except DestinationUndefinedEntity:
-        return Ledger()  # the first load
+        return Ledger(forgotten=ledger.forgotten)  # the first load
     return ledger
 
 
-def _add_from_files(ledger: Ledger, pipeline: dlt.Pipeline, table_format: str | None) -> None:
+def _add_from_files(ledger: Ledger, pipeline: dlt.Pipeline, table_format: str | None, *, seen: bool) -> None:
     """Reads a data lake. Not by dlt's DuckDB client, which would have to download extensions."""
     if not pipeline.default_schema_name or "executions" not in pipeline.default_schema.tables:
         return
@@ -104,7 +140,7 @@ def _add_from_files(ledger: Ledger, pipeline: dlt.Pipeline, table_format: str | 
     finished_loads = {PurePath(file).name.removesuffix(".jsonl").rpartition("__")[2] for file in load_files}
     for batch in table_batches(client, "executions", _COLUMNS, table_format):
         columns = (batch.column(name).to_pylist() for name in _COLUMNS)
-        ledger.add((row for row in zip(*columns, strict=True) if row[2] in FINAL_OUTCOMES), finished_loads)
+        ledger.add((row for row in zip(*columns, strict=True) if seen or row[2] in FINAL_OUTCOMES), finished_loads)
 
 
 def _loads_query(client: SqlClientBase[Any]) -> str:
@@ -112,13 +148,23 @@ def _loads_query(client: SqlClientBase[Any]) -> str:
     return f"SELECT {load_id} FROM {client.make_qualified_table_name('_dlt_loads')} WHERE {status} = 0"  # noqa: S608
 
 
-def _executions_query(client: SqlClientBase[Any], listed: Collection[ExecutionId]) -> str:
+def _time_of(load_id: str) -> float:
+    """When a load began: dlt's ids of loads are times."""
+    try:
+        return float(load_id)
+    except ValueError:
+        return 0.0
+
+
+def _executions_query(client: SqlClientBase[Any], listed: Collection[ExecutionId], *, seen: bool) -> str:
     columns = [client.escape_column_name(name) for name in _COLUMNS]
     outcomes = ", ".join(f"'{outcome}'" for outcome in sorted(FINAL_OUTCOMES))
     query = (
         f"SELECT {', '.join(columns)} FROM {client.make_qualified_table_name('executions')} "  # noqa: S608
-        f"WHERE {columns[2]} IN ({outcomes})"
+        f"WHERE {columns[2]} IS NOT NULL"
     )
+    if not seen:
+        query += f" AND {columns[2]} IN ({outcomes})"
     if len(listed) <= _MAX_IDS_IN_QUERY:
         # They need no escaping: the manifest lets only ids of letters, digits, - and _ pass.
         ids = ", ".join(f"'{execution.workflow_execution_id}'" for execution in listed)

@@ -9,39 +9,91 @@
   tables are not in the schema. dlt would fail to normalize it, at every run.
 - A process that is killed after it has loaded a package, and before it has moved it to the loaded ones, leaves it
   pending. dlt would refuse to load it, at every run.
-- dlt loads a file into a staging table, and then notes that it has. A process that is killed in between leaves no note,
-  and the next one loads the file again. Its rows would be merged twice, because the merges here rely on it that no row
-  comes twice. So if it is not known whether a file was loaded, its staging table is emptied, and all files of that
-  table are loaded again.
+- A process that is killed in the middle of loading a package leaves it half loaded, and it is not known how far it had
+  come. See `interrupted`.
+- A power cut may leave any file of a package short, zeroed or missing. dlt would load what there is, or fail at every
+  run. See `package_manifest`.
 """
 
-from typing import Any
+from pathlib import Path
 
 import dlt
-from dlt.common.destination.client import WithStagingDataset
 from dlt.common.storages import PackageStorage
 
-from further_source.destination.postgres import keep_empty_texts
+from further_source.destination.adapted import adapt
+from further_source.destination.forgotten import erase_what_came_back
+from further_source.destination.interrupted import begin_anew, give_up, is_loaded
+from further_source.destination.package_manifest import copies, fault
+from further_source.destination.set_aside import set_aside
+from further_source.destination.working_state import mend_storages
 from further_source.dlt_internals import extracted_packages, load_storage
+from further_source.telemetry import stop_telemetry_unless_configured
 
-__all__ = ["load_pending"]
+__all__ = ["has_pending", "load_pending"]
 
-_FOLLOW_UPS = {"sql", "reference"}
+_CONSEQUENCE = "its executions are asked again if they are listed"
+
+
+def has_pending(pipeline: dlt.Pipeline) -> bool:
+    """Whether any package waits, also one that cannot be read, at which dlt's own `has_pending_data` fails."""
+    mend_storages(Path(pipeline.working_dir))
+    return bool(pipeline.list_extracted_load_packages() or pipeline.list_normalized_load_packages())
 
 
 def load_pending(pipeline: dlt.Pipeline) -> None:
-    """Loads all pending packages, every row once.
+    """Loads all pending packages, every row once; does nothing if there are none.
+
+    A package that is not as it was when it was complete, or cannot be read, is set aside with a warning: it is moved to
+    `<working directory>.set_aside`. The executions in it are asked again by the next load that they are listed for.
 
     Raises:
         dlt.pipeline.exceptions.PipelineStepFailed: As `pipeline.run` raises it.
+        dlt.common.destination.exceptions.DestinationException: The destination failed before anything was loaded.
     """
-    keep_empty_texts(pipeline.destination)
-    _delete_what_is_normalized(pipeline)
-    _save_schemas(pipeline)
+    stop_telemetry_unless_configured()
+    if not has_pending(pipeline):
+        return
+    adapt(pipeline.destination)
     _put_away_what_is_loaded(pipeline)
-    _empty_doubtful_staging(pipeline)
+    if pipeline.list_normalized_load_packages():
+        _set_aside_what_is_torn(pipeline, load_storage(pipeline).normalized_packages)
+    _delete_what_is_normalized(pipeline)
+    if pipeline.list_extracted_load_packages():
+        _set_aside_what_is_torn(pipeline, extracted_packages(pipeline))
+    _save_schemas(pipeline)
+    _begin_anew(pipeline)
     pipeline.normalize()
     pipeline.load()
+    erase_what_came_back(pipeline)
+
+
+def _set_aside_what_is_torn(pipeline: dlt.Pipeline, packages: PackageStorage) -> None:
+    working_dir = Path(pipeline.working_dir)
+    for load_id in packages.list_packages():
+        directory = _directory(packages, load_id)
+        if (reason := fault(directory)) is None:
+            _restore_state(packages, load_id, working_dir)
+            continue
+        if packages.initial_state == "normalized":
+            give_up(pipeline, load_id)
+        set_aside(directory, working_dir, reason, _CONSEQUENCE)
+
+
+def _directory(packages: PackageStorage, load_id: str) -> Path:
+    return Path(packages.storage.make_full_path(packages.get_package_path(load_id)))
+
+
+def _restore_state(packages: PackageStorage, load_id: str, working_dir: Path) -> None:
+    """Mends the state of a package that is whole otherwise: dlt changes it while it loads."""
+    file = _directory(packages, load_id) / packages.LOAD_PACKAGE_STATE_FILE_NAME
+    state = copies(file.parent).get(file.name)
+    try:
+        packages.get_load_package_state(load_id)
+    except Exception:  # whatever dlt finds wrong with it
+        consequence = "the manifest has a copy" if state is not None else "the package is loaded without it"
+        set_aside(file, working_dir, "it cannot be read", consequence)
+    if state is not None and not file.exists():
+        packages.storage.save(str(file), state)
 
 
 def _delete_what_is_normalized(pipeline: dlt.Pipeline) -> None:
@@ -62,56 +114,13 @@ def _save_schemas(pipeline: dlt.Pipeline) -> None:
 def _put_away_what_is_loaded(pipeline: dlt.Pipeline) -> None:
     packages = load_storage(pipeline)
     for load_id in pipeline.list_normalized_load_packages():
-        if packages.normalized_packages.is_package_completed(load_id):
+        if packages.normalized_packages.is_package_completed(load_id) or is_loaded(pipeline, load_id):
             paths = packages.get_normalized_package_path(load_id), packages.get_loaded_package_path(load_id)
             packages.storage.rename_tree(*paths)
 
 
-def _empty_doubtful_staging(pipeline: dlt.Pipeline) -> None:
-    """Empties the staging tables that may already hold a file of a pending package, and queues their files again."""
+def _begin_anew(pipeline: dlt.Pipeline) -> None:
     packages = load_storage(pipeline).normalized_packages
     for load_id in pipeline.list_normalized_load_packages():
-        if not (tables := _in_doubt(packages, load_id)):
-            continue
-        with pipeline.destination_client() as client:
-            if not isinstance(client, WithStagingDataset):
-                continue
-            if tables := {table for table in tables if client.should_load_data_to_staging_dataset(table)}:
-                with client.with_staging_dataset() as staging:
-                    staging.initialize_storage(truncate_tables=tables)
-                _queue_again(packages, load_id, tables)
-
-
-def _in_doubt(packages: PackageStorage, load_id: str) -> set[str]:
-    """The tables with a file whose loading was begun, and of which no note tells how that ended."""
-    return {
-        job.table_name
-        for state, job in packages.list_all_jobs_with_states(load_id)
-        if state == "started_jobs"
-        and job.file_format not in _FOLLOW_UPS
-        and packages.load_pending_transition(load_id, job.file_name()) is None
-    }
-
-
-def _queue_again(packages: PackageStorage, load_id: str, tables: set[str]) -> None:
-    jobs: list[tuple[Any, Any]] = [
-        (state, job)
-        for state, job in packages.list_all_jobs_with_states(load_id)
-        if state in {"started_jobs", "completed_jobs"}
-        and job.table_name in tables
-        and job.file_format not in _FOLLOW_UPS
-    ]
-    # The files in doubt come last. If this process is killed before the end, the next one finds them, and begins anew.
-    jobs.sort(
-        key=lambda found: (
-            found[0] == "started_jobs",
-            packages.load_pending_transition(load_id, found[1].file_name()) is None,
-        )
-    )
-    for state, job in jobs:
-        # Under another name: a destination that knows its jobs by name would take the old one for done.
-        packages.storage.atomic_rename(
-            packages.get_job_file_path(load_id, state, job.file_name()),
-            packages.get_job_file_path(load_id, "new_jobs", job.with_retry().file_name()),
-        )
-        packages.clear_pending_transition(load_id, job.file_name())
+        if not packages.has_abort_flag(load_id):
+            begin_anew(pipeline, packages, load_id)

@@ -13,7 +13,7 @@ from further_source.executions import ExecutionId
 from further_source.tables.answer import FINAL_OUTCOMES, Block, Step
 from further_source.tables.columns import CELLS, EXECUTIONS, STEPS
 
-__all__ = ["Incomplete", "incomplete_executions", "missing_wide_rows", "stored_answers"]
+__all__ = ["Incomplete", "Tables", "incomplete_executions", "missing_wide_rows", "stored_answers"]
 
 _ROWS_AT_ONCE = 200_000
 _FETCH_SIZE = 50_000
@@ -29,19 +29,22 @@ class StoredAnswer(NamedTuple):
 
 @dataclass(frozen=True)
 class Incomplete:
-    """An execution with more or fewer steps or cells than its answer had."""
+    """An execution with more or fewer steps or cells than its answer had, or with several rows of its own."""
 
     execution: ExecutionId
     step_count: int
     steps: int
     cell_count: int
     cells: int
+    rows: int = 1
 
     def __str__(self) -> str:
-        return f"{self.execution}: {self.steps} of {self.step_count} steps and {self.cells} of {self.cell_count} cells"
+        rows = f"{self.rows} rows in {EXECUTIONS.name}, " if self.rows > 1 else ""
+        counted = f"{self.steps} of {self.step_count} steps and {self.cells} of {self.cell_count} cells"
+        return f"{self.execution}: {rows}{counted}"
 
 
-class _Tables:
+class Tables:
     """The names of tables and columns in the destination's SQL."""
 
     def __init__(self, client: SqlClientBase[Any]) -> None:
@@ -66,7 +69,7 @@ def stored_answers(client: SqlClientBase[Any], step_name: str | None = None) -> 
     Args:
         step_name: Only the steps of that name.
     """
-    tables = _Tables(client)
+    tables = Tables(client)
     for load_ids in _parts(tables):
         cells = _cells(tables, load_ids)
         answers: list[StoredAnswer] = []
@@ -83,7 +86,7 @@ def stored_answers(client: SqlClientBase[Any], step_name: str | None = None) -> 
         yield answers
 
 
-def _parts(tables: _Tables) -> Iterator[list[str]]:
+def _parts(tables: Tables) -> Iterator[list[str]]:
     """Load ids, in their order, of loads with about so many cells together."""
     load_id = tables.columns("_dlt_load_id")
     of_cells = f"SELECT {load_id}, count(*) FROM {tables.table(CELLS.name)} GROUP BY {load_id}"  # noqa: S608
@@ -101,7 +104,7 @@ def _parts(tables: _Tables) -> Iterator[list[str]]:
         yield part
 
 
-def _steps(tables: _Tables, load_ids: Sequence[str], step_name: str | None) -> Iterator[Any]:
+def _steps(tables: Tables, load_ids: Sequence[str], step_name: str | None) -> Iterator[Any]:
     keys = ("workflow_id", "workflow_execution_id")
     same = " AND ".join(f"{tables.columns(key, of='e')} = {tables.columns(key, of='s')}" for key in keys)
     named = f" AND {tables.columns('step_name', of='s')} = %s" if step_name is not None else ""
@@ -119,7 +122,7 @@ def _steps(tables: _Tables, load_ids: Sequence[str], step_name: str | None) -> I
     return tables.rows(query, *load_ids, *(() if step_name is None else (step_name,)))
 
 
-def _cells(tables: _Tables, load_ids: Sequence[str]) -> Mapping[Any, list[Any]]:
+def _cells(tables: Tables, load_ids: Sequence[str]) -> Mapping[Any, list[Any]]:
     """Cells by workflow, execution and step, in the order of their rows."""
     keys = ("workflow_id", "workflow_execution_id", "step_index")
     found = ("row_index", "field", "value", "value_type", "value_number", "confidence", "extra")
@@ -178,37 +181,44 @@ def _value(cell: Any) -> Any:
 
 
 def incomplete_executions(client: SqlClientBase[Any]) -> list[Incomplete]:
-    """Executions that ended and do not have as many steps and cells as their answer had, in no particular order."""
-    tables = _Tables(client)
-    keys = ("workflow_id", "workflow_execution_id")
+    """Executions that ended, and have not as many steps and cells as their answer had, or several rows of their own.
+
+    They come in no particular order.
+    """
+    tables = Tables(client)
+    keys = tables.columns("workflow_id", "workflow_execution_id")
+    step_count, cell_count = tables.columns("step_count"), tables.columns("cell_count")
+    outcomes = ", ".join(f"'{outcome}'" for outcome in sorted(FINAL_OUTCOMES))
 
     def counted(name: str) -> str:
         return (
-            f"SELECT {tables.columns(*keys)}, count(*) AS n FROM {tables.table(name)} "  # noqa: S608
-            f"WHERE {tables.columns('_deleted')} IS NULL GROUP BY {tables.columns(*keys)}"
+            f"SELECT {keys}, count(*) AS n FROM {tables.table(name)} "  # noqa: S608
+            f"WHERE {tables.columns('_deleted')} IS NULL GROUP BY {keys}"
         )
 
     def joined(alias: str) -> str:
-        return " AND ".join(f"{tables.columns(key, of=alias)} = {tables.columns(key, of='e')}" for key in keys)
+        names = ("workflow_id", "workflow_execution_id")
+        return " AND ".join(f"{tables.columns(name, of=alias)} = {tables.columns(name, of='e')}" for name in names)
 
-    step_count, cell_count = (tables.columns(name, of="e") for name in ("step_count", "cell_count"))
-    outcomes = ", ".join(f"'{outcome}'" for outcome in sorted(FINAL_OUTCOMES))
+    ended = (
+        f"SELECT {keys}, max({step_count}) AS step_count, max({cell_count}) AS cell_count, count(*) AS n "  # noqa: S608
+        f"FROM {tables.table(EXECUTIONS.name)} WHERE {tables.columns('poll_outcome')} IN ({outcomes}) GROUP BY {keys}"
+    )
     query = (
-        f"SELECT {tables.columns(*keys, of='e')}, {step_count}, coalesce(s.n, 0), {cell_count}, coalesce(c.n, 0) "  # noqa: S608
-        f"FROM {tables.table(EXECUTIONS.name)} e "
+        f"SELECT {tables.columns('workflow_id', 'workflow_execution_id', of='e')}, e.step_count, coalesce(s.n, 0), "  # noqa: S608
+        f"e.cell_count, coalesce(c.n, 0), e.n FROM ({ended}) e "
         f"LEFT JOIN ({counted(STEPS.name)}) s ON {joined('s')} LEFT JOIN ({counted(CELLS.name)}) c ON {joined('c')} "
-        f"WHERE {tables.columns('poll_outcome', of='e')} IN ({outcomes}) "
-        f"AND (coalesce(s.n, 0) <> {step_count} OR coalesce(c.n, 0) <> {cell_count})"
+        "WHERE e.n > 1 OR coalesce(s.n, 0) <> e.step_count OR coalesce(c.n, 0) <> e.cell_count"
     )
     return [
-        Incomplete(ExecutionId(workflow_id, execution_id), *map(int, counts))
+        Incomplete(ExecutionId(workflow_id, execution_id), *(int(count or 0) for count in counts))
         for workflow_id, execution_id, *counts in tables.rows(query)
     ]
 
 
 def missing_wide_rows(client: SqlClientBase[Any], first_tables: Iterable[str]) -> int:
     """How many extracted rows have no row in the first wide table of their step; below 0 where there are too many."""
-    tables = _Tables(client)
+    tables = Tables(client)
     counts = [f"(SELECT count(*) FROM {tables.table(name)})" for name in first_tables]  # noqa: S608
     total = f"(SELECT coalesce(sum({tables.columns('row_count')}), 0) FROM {tables.table(STEPS.name)})"  # noqa: S608
     ((missing,),) = tables.rows(f"SELECT {' - '.join([total, *counts])}")

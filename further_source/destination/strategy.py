@@ -13,6 +13,7 @@ import dlt
 from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.destination.capabilities import merge_caps_file_formats
 from dlt.common.schema.typing import TColumnSchema, TTableSchemaColumns
+from dlt.destinations import sqlalchemy
 
 from further_source.destination.postgres import EMPTY_TEXTS
 from further_source.settings import MAX_FIELDS_PER_TABLE
@@ -29,7 +30,11 @@ _TOMBSTONE = "_deleted"
 _LOAD_ID: TColumnSchema = {"name": "_dlt_load_id", "data_type": "text", "nullable": False}
 _ROW_ID: TColumnSchema = {"name": "_dlt_id", "data_type": "text", "nullable": False, "unique": True, "row_key": True}
 # A row of PostgreSQL fits into a page of 8 kB. A text and its confidence take up to 32 bytes, even if it is moved out.
-_MAX_FIELDS = {"postgres": 240}
+# One of InnoDB's too, and a text of up to 40 bytes is never moved out.
+_MAX_FIELDS = {"postgres": 240, "mysql": 150}
+_COMMIT_INTERVAL = 60.0  # seconds
+# BigQuery takes 1,500 load jobs per table and day, failed ones too; 60 s would make 1,440 of them.
+_COMMIT_INTERVALS = {"bigquery": 600.0}
 _FEW_TABLES = 16
 _WORKERS_FOR_MANY = 20  # dlt's own default
 
@@ -42,6 +47,7 @@ class Loading:
     table_format: str | None
     formats: frozenset[str]
     destination: str
+    dialect: str | None
 
     def hints(self, table: Table) -> dict[str, Any]:
         """Arguments for dlt's `apply_hints` and `make_hints`."""
@@ -116,9 +122,14 @@ class Loading:
         return 1 if tables <= _FEW_TABLES else _WORKERS_FOR_MANY
 
     @property
+    def commit_interval(self) -> float:
+        """Seconds between two loads of a run, where nobody configured it."""
+        return _COMMIT_INTERVALS.get(self.destination, _COMMIT_INTERVAL)
+
+    @property
     def max_fields(self) -> int:
         """How many fields of a step get columns."""
-        return _MAX_FIELDS.get(self.destination, MAX_FIELDS_PER_TABLE)
+        return _MAX_FIELDS.get(self.dialect or "", MAX_FIELDS_PER_TABLE)
 
     @property
     def can_replace(self) -> bool:
@@ -144,7 +155,15 @@ def loading_of(pipeline: dlt.Pipeline, table_format: str | None) -> Loading:
         table_format=table_format,
         formats=_formats(pipeline, capabilities, table_format),
         destination=pipeline.destination.destination_type.rpartition(".")[2],
+        dialect=_dialect(pipeline, capabilities),
     )
+
+
+def _dialect(pipeline: dlt.Pipeline, capabilities: DestinationCapabilitiesContext) -> str | None:
+    """sqlglot's name of the destination's SQL; which database is behind SQLAlchemy only the configured client knows."""
+    if isinstance(pipeline.destination, sqlalchemy):
+        capabilities = pipeline.destination_client().capabilities
+    return capabilities.sqlglot_dialect
 
 
 def _formats(

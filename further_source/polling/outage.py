@@ -23,7 +23,7 @@ class Outage:
         reason: The latest error while the API is out, else None.
         ends_at: When the patience is over while the API is out, else infinite.
         probe_at: While the API is out, when the next request may be sent.
-        given_up: The latest error once the patience is over, None before that.
+        given_up: The latest error once the patience is over, None before that and after an answer.
     """
 
     def __init__(self, settings: PollingSettings, chance: Chance) -> None:
@@ -65,7 +65,8 @@ class Outage:
         self._troubled |= self._witnesses
         self._witnesses.clear()
         self._troubled.discard(execution)
-        self.reason, self.ends_at, self.probe_at = None, math.inf, -math.inf
+        self.reason, self.given_up = None, None
+        self.ends_at, self.probe_at = math.inf, -math.inf
 
     def ended(self, execution: Hashable) -> None:
         """The execution is not asked any more."""

@@ -6,15 +6,17 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from further_source.console import show, tell
-from further_source.sandbox.arguments import DESCRIPTION, add_arguments
+from further_source.console import open_closed_streams, show, tell
 from further_source.sandbox.data import POLICY_WORKFLOW, demo_executions
+from further_source.sandbox.push import Pusher, PushSettings
 from further_source.sandbox.server import Sandbox
+from further_source.sandbox_arguments import DESCRIPTION, add_arguments
 from further_source.usage import OneLineParser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parses the arguments and serves."""
+    open_closed_streams()
     parser = OneLineParser(prog="python -m further_source.sandbox", description=DESCRIPTION, called="sandbox")
     add_arguments(parser)
     return serve(parser.parse_args(arguments))
@@ -35,14 +37,28 @@ def serve(options: argparse.Namespace) -> int:
     except OSError as error:
         tell("sandbox", f"cannot listen on 127.0.0.1:{options.port}: {error.strerror}")
         return 2
+    pusher = _pusher(options, sandbox) if options.push else None
     try:
         show(_welcome(sandbox))
+        if pusher is not None:
+            pusher.start()
         # A wait without an end would not let Ctrl-C through on Windows.
         while not stopped.wait(1.0):
             pass
     finally:
+        if pusher is not None:
+            pusher.stop()
+            tell(
+                "sandbox",
+                ", ".join(f"{count} deliveries {name}" for name, count in pusher.counts.items()) or "none sent",
+            )
         sandbox.stop()
     return 0
+
+
+def _pusher(options: argparse.Namespace, sandbox: Sandbox) -> Pusher:
+    settings = PushSettings(options.push, options.push_format, dict(options.push_header or ()), options.push_faults)
+    return Pusher(demo_executions(), settings, lambda data, lives: sandbox.sign(data, expires_in=lives))
 
 
 def _demo_list() -> str:
@@ -72,7 +88,7 @@ Create an execution of your own (any workflow id will do), then ask for it:
   TOKEN=$(curl -s {sandbox.base_url}/api/v1/oauth2/access_token \\
     -H 'Content-Type: application/json' \\
     -d '{{"client_id": "{sandbox.client_id}", "client_secret": "{sandbox.client_secret}"}}' \\
-    | python -c 'import json, sys; print(json.load(sys.stdin)["access_token"])')
+    | uv run python -c 'import json, sys; print(json.load(sys.stdin)["access_token"])')
   curl -X POST -H "Authorization: Bearer $TOKEN" \\
     {sandbox.base_url}/api/v1/workflow-builder/workflows/{POLICY_WORKFLOW}/executions
   curl -H "Authorization: Bearer $TOKEN" \\

@@ -2,7 +2,8 @@
 
 Requests for a token, to create an execution and to get one are answered as documented. The following is the sandbox's
 own, and says nothing of the API: an execution can be created under any workflow id, and the body of that request is
-ignored; how long an execution runs; the wording of `detail`; 405 for other methods; the `Retry-After` of a 429.
+ignored; how long an execution runs; the wording of `detail`; 405 for other methods; the `Retry-After` of a 429; where
+signed URLs lead, and that an expired one is answered 403.
 """
 
 import base64
@@ -33,6 +34,7 @@ from further_source.sandbox.wire import LOOPBACK, LoopbackServer
 
 # Written out, and not taken from the client's constants: a mistake there must not be repeated here.
 _TOKEN_PATH = "/api/v1/oauth2/access_token"  # noqa: S105  a path, not a secret
+_STORAGE_PATH = "/extraction/extraction_step_data.json"
 _EXECUTIONS_PATH = re.compile(r"/api/v1/workflow-builder/workflows/([^/]+)/executions(?:/([^/]+))?")
 
 
@@ -97,6 +99,7 @@ class Sandbox:
         self._tokens: dict[str, float] = {}
         self._token_script: deque[Answer | None] = deque()
         self._scripts: dict[tuple[str, str], Script] = {}
+        self._signed: dict[str, tuple[Answer, float]] = {}
         self._created: Counter[str] = Counter()
         self._requests: list[RequestRecord] = []
         self._asked: Counter[tuple[str, str]] = Counter()
@@ -184,6 +187,17 @@ class Sandbox:
         with self._lock:
             self._token_script = answers
 
+    def sign(self, body: AnyReply, *, expires_in: float = 3600) -> str:
+        """Stores what a step's `data` holds; returns a signed URL of it, as deliveries in the format `url` have.
+
+        Args:
+            body: What the URL answers; after `expires_in` seconds it is 403.
+        """
+        signature = secrets.token_urlsafe(32)
+        with self._lock:
+            self._signed[signature] = prepare(body), time.monotonic() + expires_in
+        return f"{self.base_url}{_STORAGE_PATH}?sv=2024-11-04&sig={signature}"
+
     @property
     def requests(self) -> list[RequestRecord]:
         """A copy of the requests so far, in the order in which they were answered."""
@@ -204,12 +218,14 @@ class Sandbox:
         route = path.partition("?")[0]
         match = _EXECUTIONS_PATH.fullmatch(route)
         workflow_id, execution_id = (part and unquote(part) for part in match.groups()) if match else (None, None)
-        retry_after = self._limit.refuse(at) if self._limit else None
+        retry_after = self._limit.refuse(at) if self._limit and route != _STORAGE_PATH else None
         if retry_after is not None:
             # In HTTP, `Retry-After` has whole seconds.
             answer = prepare(error(429, "Rate limit exceeded", {"Retry-After": str(math.ceil(retry_after))}))
         elif route == _TOKEN_PATH:
             answer = self._answer_token(method, body)
+        elif route == _STORAGE_PATH:
+            answer = self._answer_signed(path, at)
         elif (refusal := self._refuse_token(headers.get("authorization", ""), at)) is not None:
             answer = refusal
         elif workflow_id is None:
@@ -228,6 +244,11 @@ class Sandbox:
             if method == "GET" and workflow_id is not None and execution_id is not None:
                 self._asked[workflow_id, execution_id] += 1
         return answer
+
+    def _answer_signed(self, path: str, at: float) -> Answer:
+        with self._lock:
+            answer, expires_at = self._signed.get(path.rpartition("sig=")[2], (_NOT_SIGNED, 0.0))
+        return answer if at < expires_at else _NOT_SIGNED
 
     def _answer_token(self, method: str, body: bytes) -> Answer:
         with self._lock:
@@ -322,6 +343,7 @@ def _base64(claims: Mapping[str, Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
 
 
+_NOT_SIGNED = prepare(error(403, "Signature not valid in the specified time frame"))
 _NOT_FOUND = prepare(error(404))
 _METHOD_NOT_ALLOWED = prepare(error(405))
 _MISSING_TOKEN = prepare(error(401, "Missing bearer token"))

@@ -7,7 +7,20 @@ A column that is added here is created in every destination, and belongs in the 
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["CELLS", "EXECUTIONS", "FIELDS", "MERGE_KEY", "ROWS", "STEPS", "TABLES", "Column", "Table"]
+__all__ = [
+    "CELLS",
+    "EXECUTIONS",
+    "FIELDS",
+    "FORGOTTEN",
+    "MERGE_KEY",
+    "REVIEWS",
+    "ROWS",
+    "STEPS",
+    "TABLES",
+    "THRESHOLDS",
+    "Column",
+    "Table",
+]
 
 DataType = Literal["text", "bigint", "double", "bool", "timestamp"]
 
@@ -133,4 +146,69 @@ FIELDS = Table(
     clustered_by=("rows_table",),
 )
 
-TABLES = {table.name: table for table in (EXECUTIONS, STEPS, CELLS, ROWS, FIELDS)}
+FORGOTTEN = Table(
+    "forgotten",
+    (
+        Column("workflow_id", "text", nullable=False),
+        Column("workflow_execution_id", "text", nullable=False),
+        Column("forgotten_at", "timestamp"),
+        Column("erased_at", "timestamp"),
+    ),
+    merge_key=(),
+    is_arrow=True,
+)
+"""The tombstones of `forget`. No load writes or replaces them, so nothing that is loaded later can undo one."""
+
+REVIEWS = Table(
+    "reviews",
+    (
+        Column("review_id", "text", nullable=False),
+        Column("workflow_id", "text", nullable=False),
+        Column("workflow_execution_id", "text", nullable=False),
+        Column("step_index", "bigint"),
+        Column("step_name", "text"),
+        Column("row_index", "bigint"),
+        Column("field", "text"),
+        Column("occurrence", "bigint"),
+        Column("value", "text"),
+        Column("value_type", "text"),
+        Column("confidence", "double"),
+        Column("verdict", "text"),
+        Column("corrected_value", "text"),
+        Column("corrected_value_type", "text"),
+        Column("corrected_value_number", "double"),
+        Column("reviewer", "text"),
+        Column("reviewed_at", "timestamp"),
+        Column("reason", "text"),
+        Column("sampled", "bool"),
+    ),
+    merge_key=(),
+    is_arrow=True,
+    clustered_by=MERGE_KEY,
+)
+"""What people said of cells; rows are only ever added."""
+
+THRESHOLDS = Table(
+    "thresholds",
+    (
+        Column("step_name", "text"),
+        Column("field", "text"),
+        Column("threshold", "double"),
+        Column("target_error", "double"),
+        Column("confidence_level", "double"),
+        Column("sampled", "bigint"),
+        Column("reviewed", "bigint"),
+        Column("errors", "bigint"),
+        Column("error_upper", "double"),
+        Column("cells", "bigint"),
+        Column("cells_through", "bigint"),
+        Column("reviews_needed", "bigint"),
+        Column("computed_at", "timestamp"),
+    ),
+    merge_key=(),
+    is_arrow=True,
+    clustered_by=("step_name", "field"),
+)
+"""What `further-source threshold` found; the rows of the latest `computed_at` are in force."""
+
+TABLES = {table.name: table for table in (EXECUTIONS, STEPS, CELLS, ROWS, FIELDS, FORGOTTEN, REVIEWS, THRESHOLDS)}

@@ -37,6 +37,7 @@ from further_source.polling.outcomes import (
     Unauthorized,
 )
 from further_source.sandbox import Reply, Sandbox, completed, error, running
+from tests.support.slow import few_of
 
 EXECUTION = ExecutionId("wf-1", "ex_1")
 RUNNING = running(*EXECUTION, metadata={"external_id": "INV-1"})
@@ -367,7 +368,7 @@ def test_a_length_that_is_only_declared_takes_no_memory() -> None:
     assert outcome == Failure("200: the body ended early")
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "raw deflate"])
+@pytest.mark.parametrize("encoding", few_of(["gzip", "deflate", "raw deflate"]))
 def test_an_answer_of_several_megabytes_is_read_whole_however_it_is_compressed(sandbox: Sandbox, encoding: str) -> None:
     payload = {**RUNNING, "filling": [str(number) for number in range(500_000)]}
     body = json.dumps(payload).encode()
@@ -428,8 +429,8 @@ def test_a_short_secret_blots_out_no_part_of_a_word(sandbox: Sandbox) -> None:
     client.close()
 
 
-@pytest.mark.parametrize("status", [200, 302, 400, 401, 403, 404, 422, 429, 500])
-@pytest.mark.parametrize("number", range(len(echoes(""))))
+@pytest.mark.parametrize("status", few_of([200, 302, 400, 401, 403, 404, 422, 429, 500], every=4))
+@pytest.mark.parametrize("number", few_of(range(len(echoes(""))), every=4))
 def test_secrets_that_are_echoed_are_blotted_out(sandbox: Sandbox, status: int, number: int) -> None:
     token = sandbox.issue_token()
     headers = {"Location": f"https://u:{token}@host.invalid/{token}?sig=1#f"}
@@ -758,6 +759,41 @@ def test_other_hosts_are_asked_through_the_proxy_of_the_environment(
         with client_of("https://nosuchhost.invalid") as client:
             outcome = client.get_execution(EXECUTION, Token("t"))
     assert outcome == Failure("proxy: refused")
+
+
+def test_the_deadline_holds_behind_a_proxy_that_trickles(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trickle(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            connection.recv(65536)
+            for byte in b"HTTP/1.1 200 OK\r\nVia: %s\r\n\r\n" % (b"x" * 100):
+                connection.sendall(bytes([byte]))
+                time.sleep(SHORT / 4)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=lambda: trickle(server.accept()[0]), daemon=True).start()
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.getsockname()[1]}")
+        with client_of("https://nosuchhost.invalid", timeout=SHORT) as client:
+            started = time.monotonic()
+            assert client.get_execution(EXECUTION, Token("t")) == Failure("timed out after 0.4 s")
+            assert time.monotonic() - started < 10 * SHORT  # it trickles for thirty times as long
+
+
+def test_all_addresses_of_a_host_share_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody accepts at any of them: each has as many connections waiting as it takes, and lets others wait."""
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        port = first.getsockname()[1]
+        addresses = [f"127.0.0.{number}" for number in range(1, 21)]
+        for address in addresses:
+            if address != "127.0.0.1":
+                stack.enter_context(socket.create_server((address, port), backlog=0))
+            stack.enter_context(socket.create_connection((address, port)))
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: found)
+        client = stack.enter_context(client_of(f"https://many.invalid:{port}", timeout=SHORT))
+        started = time.monotonic()
+        assert client.get_execution(EXECUTION, Token("t")) == Failure("timed out after 0.4 s")
+        assert time.monotonic() - started < 10 * SHORT
 
 
 # TLS

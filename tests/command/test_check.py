@@ -8,6 +8,7 @@ import pytest
 from further_source.command.main import main
 from further_source.sandbox import Sandbox, error
 from tests.support.command import Command, serve
+from tests.support.deliveries import files, inline, store
 
 A = "wf/a"
 
@@ -101,6 +102,31 @@ def test_a_destination_that_cannot_be_reached_is_told(
     assert code == 1
     assert "nowhere: no such directory" in found["destination"]["found"]
     assert found["api"]["ok"]
+
+
+def test_an_inbox_needs_no_credentials(
+    command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(command.directory / "inbox", "a.json", inline("a"))
+    for key in ("client_id", "client_secret"):
+        monkeypatch.delenv(f"SOURCES__FURTHER_SOURCE__{key.upper()}")
+    code, found = check(capsys, "--inbox", "inbox")
+    assert code == 0
+    assert [*found] == ["list", "inbox", "api", "destination"]
+    assert "1 files wait" in found["inbox"]["found"]
+    assert "no credentials" in found["api"]["found"]
+    assert files(command.directory / "inbox") == ["a.json"]
+
+
+def test_credentials_beside_an_inbox_are_tried(
+    command: Command, sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(command.directory / "inbox", "a.json", inline("a"))
+    monkeypatch.setenv("SOURCES__FURTHER_SOURCE__INBOX", "inbox")
+    monkeypatch.setenv("SOURCES__FURTHER_SOURCE__CLIENT_SECRET", "wrong")
+    code, found = check(capsys)
+    assert code == 1
+    assert [name for name, result in found.items() if not result["ok"]] == ["api"]
 
 
 def test_wrong_configuration_is_one_line_and_nothing_is_tried(

@@ -70,6 +70,7 @@ def repository(tmp_path: Path) -> Path:
     return copy
 
 
+@pytest.mark.slow
 def test_it_can_be_added_from_git_and_loads(repository: Path, tmp_path: Path) -> None:
     assert UV is not None
     project = tmp_path / "project"

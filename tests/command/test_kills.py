@@ -1,5 +1,6 @@
 """Commands that are killed or stopped, at any point: nothing is lost for good, nothing comes twice."""
 
+import json
 import os
 import signal
 import time
@@ -26,6 +27,7 @@ from tests.support.command import (
     stored_cells,
     until,
 )
+from tests.support.slow import few_of
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 slow = pytest.mark.slow
@@ -105,6 +107,7 @@ def execution(number: int) -> dict[str, Any]:
     return completed(WORKFLOW, name, steps, metadata={"external_id": name})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first", [pytest.param(first, marks=() if first == 4 else slow) for first in range(0, len(CHAINS), 2)]
 )
@@ -189,6 +192,7 @@ def serve_large(sandbox: Sandbox, name: str, *, rows: int = 3000, after: float =
     return serve(sandbox, name, *values, after=after)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [pytest.param(0, marks=slow), 500_000])
 def test_a_kill_while_the_database_is_written_leaves_one_that_opens(
     tmp_path: Path, sandbox: Sandbox, size: int
@@ -207,6 +211,7 @@ def test_a_kill_while_the_database_is_written_leaves_one_that_opens(
     assert asked(sandbox) == {"a": 1, "b": 1}  # its package was complete, and was loaded
 
 
+@slow
 def test_kills_while_a_pending_package_is_loaded(tmp_path: Path, sandbox: Sandbox) -> None:
     command = Command(tmp_path, sandbox)
     loaded(command.run_here("--executions", "-", stdin=""))
@@ -228,6 +233,7 @@ def test_kills_while_a_pending_package_is_loaded(tmp_path: Path, sandbox: Sandbo
     assert asked(sandbox)["a"] == asked_for_it
 
 
+@pytest.mark.slow
 def test_a_file_that_may_be_loaded_already_is_not_loaded_twice(tmp_path: Path, sandbox: Sandbox) -> None:
     """A kill between the moment a file is in the staging table and the moment dlt notes so, put together by hand."""
     command = Command(tmp_path, sandbox, commit_interval=3600)
@@ -277,7 +283,7 @@ def test_a_loaded_package_that_was_not_put_away_is_not_loaded_again(tmp_path: Pa
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", few_of(SIGNALS), ids=lambda number: number.name)
 def test_a_signal_stops_polling_and_loads_what_had_arrived(
     tmp_path: Path, sandbox: Sandbox, number: signal.Signals
 ) -> None:
@@ -303,6 +309,21 @@ def test_a_signal_stops_polling_and_loads_what_had_arrived(
     assert asked(sandbox) == {**dict.fromkeys(names, 1), "slow": 2}
 
 
+@pytest.mark.slow
+def test_a_load_that_fails_after_a_signal_exits_1_as_any_that_fails(tmp_path: Path, sandbox: Sandbox) -> None:
+    command = Command(tmp_path, sandbox)
+    serve(sandbox, "a")
+    sandbox.add(WORKFLOW, "slow", running(WORKFLOW, "slow"))
+    process = command.start(*ids(["a", "slow"]), "--json")
+    until(lambda: asked(sandbox)["slow"] > 1, process)
+    with held(command.database):
+        process.send_signal(signal.SIGTERM)
+        done = loaded(finish(process), 1)
+    assert "What had arrived waits" in done.stderr
+    assert json.loads(done.stdout)["exit_code"] == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "pattern"), [(signal.SIGTERM, STARTED), (signal.SIGINT, EXTRACTED)])
 def test_a_signal_while_loading_lets_the_load_end(
     tmp_path: Path, sandbox: Sandbox, number: signal.Signals, pattern: str
@@ -318,6 +339,7 @@ def test_a_signal_while_loading_lets_the_load_end(
     assert stored_cells(command) == cells_of([payload])
 
 
+@pytest.mark.slow
 def test_a_signal_does_not_wait_for_a_request_that_hangs(tmp_path: Path, sandbox: Sandbox) -> None:
     command = Command(tmp_path, sandbox, request_timeout=3600)
     serve(sandbox, "a")
@@ -330,13 +352,14 @@ def test_a_signal_does_not_wait_for_a_request_that_hangs(tmp_path: Path, sandbox
     assert command.outcomes() == {"a": "completed"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "pattern"), [(signal.SIGTERM, EXTRACTED), pytest.param(signal.SIGINT, NORMALIZED, marks=slow)]
 )
 def test_a_second_signal_ends_it_at_once(
     tmp_path: Path, sandbox: Sandbox, number: signal.Signals, pattern: str
 ) -> None:
-    command = Command(tmp_path, sandbox)
+    command = Command(tmp_path, sandbox, max_workers=1)  # so that a has arrived whole when the other is asked
     loaded(command.run_here("--executions", "-", stdin=""))
     payload = serve_large(sandbox, "a", rows=20_000)
     sandbox.add(WORKFLOW, "slow", running(WORKFLOW, "slow"))

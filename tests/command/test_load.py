@@ -34,6 +34,7 @@ from tests.support.command import (
     stored_cells,
     told,
 )
+from tests.support.slow import few_of
 
 A = "wf/a"
 NO_CREDENTIALS: dict[str, Any] = {"client_id": None, "client_secret": None}
@@ -171,7 +172,7 @@ def test_an_empty_list_file_makes_the_tables_and_asks_nothing(command: Command, 
     loaded(command.run_here("--executions", "list.txt", "--strict"))
 
 
-@pytest.mark.parametrize("there", ["another file", "another dataset", "lost working directory"])
+@pytest.mark.parametrize("there", few_of(["lost working directory", "another file", "another dataset"]))
 def test_an_empty_list_makes_the_tables_wherever_they_are_not(
     command: Command, sandbox: Sandbox, tmp_path: Path, there: str
 ) -> None:
@@ -190,8 +191,8 @@ def test_an_empty_list_makes_the_tables_wherever_they_are_not(
         shutil.rmtree(command.data_dir)
     done = loaded(command.run_here(*arguments, stdin=""))
 
-    query = done.stdout.partition("try:\n")[2]
-    assert command.query(query, database, schema=schema) == []
+    assert "try:" not in done.stdout
+    assert command.query("SELECT * FROM cells WHERE confidence < 0", database, schema=schema) == []
     assert command.query("SELECT count(*) FROM _dlt_loads", database, schema=schema) == [(1,)]
 
 
@@ -271,8 +272,12 @@ def test_json_is_the_summary_as_one_document(command: Command, sandbox: Sandbox)
         "ended": {"completed": 1, "running": 1},
         "earlier": {},
         "kept": {},
+        "forgotten": 0,
         "remaining": 0,
+        "not_completed": [],
+        "not_completed_query": None,
         "rows": {"executions": 2, "steps": 1, "cells": 1, "rows_extract": 1},
+        "deliveries": {},
         **place,
         "error": None,
         "exit_code": 3,
@@ -304,6 +309,7 @@ def test_quiet_leaves_warnings_and_errors(command: Command, sandbox: Sandbox) ->
     assert "Invalid client credentials" in line
 
 
+@pytest.mark.slow
 def test_the_second_run_warns_of_nothing_either(command: Command, sandbox: Sandbox) -> None:
     serve(sandbox, "a", {"x": 1})
     serve(sandbox, "b", {"x": 2, "y": 3})
@@ -312,6 +318,7 @@ def test_the_second_run_warns_of_nothing_either(command: Command, sandbox: Sandb
     assert "WARNING" not in done.stderr
 
 
+@pytest.mark.slow
 def test_standard_output_of_few_characters_gets_escapes(tmp_path: Path, sandbox: Sandbox) -> None:
     command = Command(tmp_path / "Größe", sandbox)
     command.environment["PYTHONIOENCODING"] = "ascii"
@@ -323,20 +330,23 @@ def test_standard_output_of_few_characters_gets_escapes(tmp_path: Path, sandbox:
 # Exit codes
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="arrow's memory is chosen on Linux alone")
 @pytest.mark.parametrize(
     ("configured", "expected"),
-    [
-        ({}, ["system", 1, True]),
-        (
-            {
-                "ARROW_DEFAULT_MEMORY_POOL": "mimalloc",
-                "LOAD__WORKERS": "7",
-                "DATA_WRITER__DISABLE_COMPRESSION": "false",
-            },
-            ["mimalloc", 7, False],
-        ),
-    ],
+    few_of(
+        [
+            ({}, ["system", 1, True]),
+            (
+                {
+                    "ARROW_DEFAULT_MEMORY_POOL": "mimalloc",
+                    "LOAD__WORKERS": "7",
+                    "DATA_WRITER__DISABLE_COMPRESSION": "false",
+                },
+                ["mimalloc", 7, False],
+            ),
+        ]
+    ),
     ids=["by default", "as configured"],
 )
 def test_it_chooses_what_nobody_configured(
@@ -363,6 +373,7 @@ def test_it_chooses_what_nobody_configured(
     assert json.loads(done.stdout) == expected
 
 
+@pytest.mark.slow
 def test_strict_exits_3_for_what_did_not_complete_now_or_earlier(command: Command, sandbox: Sandbox) -> None:
     serve(sandbox, "good")
     sandbox.add("wf", "bad", failed("wf", "bad"))
@@ -376,7 +387,7 @@ def test_strict_exits_3_for_what_did_not_complete_now_or_earlier(command: Comman
     assert command.outcomes() == {"good": "completed", "bad": "failed", "slow": "running"}
 
 
-@pytest.mark.parametrize("credentials", ["pair", "token"])
+@pytest.mark.parametrize("credentials", few_of(["pair", "token"]))
 def test_refused_credentials_exit_1_with_what_had_arrived(command: Command, sandbox: Sandbox, credentials: str) -> None:
     for name in "abc":
         serve(sandbox, name)
@@ -394,16 +405,90 @@ def test_credentials_refused_from_the_start_exit_1(command: Command, sandbox: Sa
     line = told(command.run_here(A, "--quiet", client_secret="wrong"), 1)
     assert "Invalid client credentials" in line
     assert asked(sandbox) == {}
-    assert command.outcomes() == {}
+    assert not command.database.exists()
 
 
+@pytest.mark.parametrize("credentials", few_of(["pair", "token"]))
+def test_where_nothing_is_loaded_no_database_is_made_and_no_query_offered(
+    command: Command, sandbox: Sandbox, credentials: str
+) -> None:
+    serve(sandbox, "a")
+    wrong = {"client_secret": "wrong"} if credentials == "pair" else {**NO_CREDENTIALS, "access_token": "wrong"}
+    done = loaded(command.run_here(A, **wrong), 1)
+    assert done.stdout.splitlines() == ["1 executions listed", "        1 not ended yet: the next run asks again"]
+    assert not command.database.exists()
+    assert [path for path in command.pipeline.rglob("*") if "load_package" in path.name] == []
+
+    loaded(command.run_here(A))
+    serve(sandbox, "b")
+    done = loaded(command.run_here(*ids("ab"), **wrong), 1)
+    assert "try:" in done.stdout  # of what was loaded earlier
+    assert command.outcomes() == {"a": "completed"}
+
+
+def test_a_database_that_somebody_made_is_left_where_nothing_is_loaded(command: Command, sandbox: Sandbox) -> None:
+    duckdb.connect(str(command.database)).close()
+    loaded(command.run_here(A, client_secret="wrong"), 1)
+    assert command.database.exists()
+
+
+@pytest.mark.slow
+def test_what_did_not_complete_is_named_with_the_query_for_all(command: Command, sandbox: Sandbox) -> None:
+    serve(sandbox, "good")
+    for number in range(7):
+        sandbox.add("wf", f"bad{number}", failed("wf", f"bad{number}"))
+    sandbox.add("wf", "gone", error(404, "No such\x1b[2J execution"))
+    sandbox.add("wf", "secret", error(403))
+    sandbox.add("wf", "slow", running("wf", "slow"))
+    names = ["good", *(f"bad{number}" for number in range(7)), "gone", "secret", "slow"]
+
+    done = loaded(command.run_here(*ids(names), max_wait=0, max_workers=1))
+
+    shown = done.stdout.partition("did not complete\n")[2].partition("all of them:\n")
+    lines = [line.split(maxsplit=1) for line in shown[0].splitlines()]
+    assert lines[:5] == [["failed", f"wf/bad{number}"] for number in range(5)]
+    assert lines[5] == ["failed", "and 2 more"]
+    assert [line[0] for line in lines[6:]] == ["not_found", "forbidden"]
+    assert lines[6][1] == "wf/gone (404: No such\\x1b[2J execution)"
+    query = shown[2].partition(";")[0]
+    assert len(command.query(query, schema="main")) == 9
+
+    command.environment["DLT_DATA_DIR"] = str(command.directory / "again")
+    found = json.loads(command.run_here(*ids(["gone", "slow"]), "--json", "--quiet", max_wait=0).stdout)
+    assert found["not_completed"] == [
+        {
+            "workflow_id": "wf",
+            "workflow_execution_id": "gone",
+            "poll_outcome": "not_found",
+            "poll_error": "404: No such\\x1b[2J execution",
+        }
+    ]
+    assert len(command.query(found["not_completed_query"], schema="main")) == 9
+    found = json.loads(command.run_here("wf/good", "--json", "--quiet").stdout)
+    assert (found["not_completed"], found["not_completed_query"]) == ([], None)
+
+
+@pytest.mark.slow
+def test_no_query_is_offered_for_tables_without_cells(command: Command, sandbox: Sandbox) -> None:
+    sandbox.add("wf", "a", error(404))
+    assert "try:" not in loaded(command.run_here(A)).stdout
+    assert "try:" not in loaded(command.run_here("--executions", "-", stdin="")).stdout
+    serve(sandbox, "a")
+    assert "try:" in loaded(command.run_here(A)).stdout
+    assert "try:" in loaded(command.run_here(A)).stdout
+
+
+@pytest.mark.slow
 def test_every_execution_unreachable_exits_1(command: Command, sandbox: Sandbox) -> None:
     serve(sandbox, "good")
-    for name in "ab":
-        sandbox.add("wf", name, error(503, "Down"))
-    done = loaded(command.run_here(*ids("ab"), initial_interval=0.01, max_interval=0.01), 1)
-    assert done.stderr.splitlines()[-1] == ("load.py: every execution asked was unreachable, the last with: 503: Down")
-    assert asked(sandbox) == {"a": 10, "b": 10}
+    sandbox.add("wf", "a", error(503, "Down"))
+    sandbox.add("wf", "b", *[running("wf", "b")] * 30, error(503, "Down too"))  # long enough to be the last
+    hurry: dict[str, Any] = {"initial_interval": 0.01, "max_interval": 0.01}
+    done = loaded(command.run_here(*ids("ab"), **hurry), 1)
+    assert done.stderr.splitlines()[-1] == (
+        "load.py: every execution asked was unreachable, the last with: 503: Down too"
+    )
+    assert asked(sandbox) == {"a": 10, "b": 40}
     assert command.outcomes() == {"a": "unreachable", "b": "unreachable"}
 
     loaded(command.run_here(*ids(["a", "good"]), initial_interval=0.01, max_interval=0.01))
@@ -437,11 +522,11 @@ def test_a_working_directory_that_cannot_be_made_exits_1(command: Command, sandb
     assert sandbox.requests == []
 
 
+@pytest.mark.slow
 def test_no_failure_shows_a_traceback_but_the_log_level_does(command: Command, sandbox: Sandbox) -> None:
-    """A damaged working directory makes dlt raise what it documents nowhere."""
     serve(sandbox, "a")
     loaded(command.run(A))
-    (command.pipeline / "state.json").write_text("{")
+    command.database.write_text("{")
     line = told(command.run(A), 1)
     assert line
     command.environment["RUNTIME__LOG_LEVEL"] = "INFO"
@@ -480,7 +565,8 @@ def test_reload_replaces_what_shrank(command: Command, sandbox: Sandbox) -> None
     loaded(command.run_here(*ids("ab")))
     serve(sandbox, "a", {"x": 5})
     sandbox.add("wf", "b", completed("wf", "b", []))
-    loaded(command.run_here(*ids("ab"), "--reload"))
+    done = loaded(command.run_here(*ids("ab"), "--reload", "--json"))
+    assert json.loads(done.stdout)["rows"] == {"executions": 2, "steps": 1, "cells": 1, "rows_extract": 1}
     assert asked(sandbox) == {"a": 2, "b": 2}
     assert command.query("SELECT workflow_execution_id, field, value FROM cells") == [("a", "x", "5")]
     assert command.query("SELECT workflow_execution_id, row_count FROM steps") == [("a", 1)]
@@ -514,6 +600,19 @@ def test_what_a_dataset_is_called_in_the_destination_is_told(command: Command, s
     assert command.query(query.replace("c.confidence < 0.7", "true"), schema="main")[0][4] == "a"
 
 
+@pytest.mark.slow
+def test_a_dataset_that_is_called_otherwise_there_is_not_warned_of(command: Command, sandbox: Sandbox) -> None:
+    serve(sandbox, "a")
+    done = loaded(command.run_here(A, "--dataset", "further-data"))
+    assert "WARNING" not in done.stderr
+    assert "dataset further_data," in done.stdout
+    assert command.query("SELECT value FROM cells") == [("a",)]
+    serve(sandbox, "b")
+    done = loaded(command.run_here(*ids("ab"), "--dataset", "further-data", "--quiet"))
+    assert done.stderr == ""
+    assert asked(sandbox)["a"] == 1
+
+
 def test_the_destination_is_as_configured(command: Command, sandbox: Sandbox, tmp_path: Path) -> None:
     serve(sandbox, "a")
     elsewhere = tmp_path / "elsewhere.duckdb"
@@ -524,6 +623,7 @@ def test_the_destination_is_as_configured(command: Command, sandbox: Sandbox, tm
     assert command.query("SELECT value FROM cells", elsewhere) == [("a",)]
 
 
+@pytest.mark.slow
 def test_nothing_is_reported_to_anybody(command: Command, sandbox: Sandbox) -> None:
     serve(sandbox, "a")
     command.environment["RUNTIME__DLTHUB_TELEMETRY_ENDPOINT"] = sandbox.base_url + "/telemetry"
@@ -553,6 +653,7 @@ def catches(pid: int, number: int) -> bool:
     return bool(int(caught, 16) >> (number - 1) & 1)
 
 
+@pytest.mark.slow
 def test_the_demo_loads_what_the_sandbox_serves_cell_for_cell(command: Command, sandbox: Sandbox) -> None:
     (command.directory / ".dlt").mkdir()
     (command.directory / ".dlt" / "config.toml").write_text(
@@ -568,7 +669,7 @@ def test_the_demo_loads_what_the_sandbox_serves_cell_for_cell(command: Command, 
     demo = demo_executions()
     payloads = {execution.execution_id: execution.payload for execution in demo}
     assert sandbox.requests == []
-    assert {path.name for path in command.directory.iterdir()} == {".dlt", "further_demo.duckdb"}
+    assert {path.name for path in command.directory.iterdir()} == {".dlt", "further_demo.duckdb", "further_demo.html"}
     rows = command.query("SELECT workflow_id, workflow_execution_id, status, poll_outcome FROM executions", database)
     assert sorted(rows) == sorted(
         (one.workflow_id, one.execution_id, one.payload["status"], one.payload["status"]) for one in demo
@@ -591,6 +692,7 @@ def test_the_demo_loads_what_the_sandbox_serves_cell_for_cell(command: Command, 
 # On a terminal
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="no pseudo-terminals")
 def test_a_terminal_shows_progress_and_no_control_characters_of_the_api(command: Command, sandbox: Sandbox) -> None:
     evil = "\x1b]0;pwned\x07\x1b[2J"
@@ -601,7 +703,7 @@ def test_a_terminal_shows_progress_and_no_control_characters_of_the_api(command:
     code, shown = on_terminal(command, *ids("abc"), initial_interval=0.01, max_interval=0.2)
     assert code == 0, shown
     assert "2 completed, 1 unreachable" in shown
-    assert "3/3" in shown
+    assert "3 of 3 ended" in shown
     assert "\x1b[" in shown  # the bar is alive
     assert "\x1b]0;" not in shown
     assert "\x1b[2J" not in shown

@@ -8,7 +8,7 @@ import pytest
 
 from further_source.command.main import main
 from further_source.sandbox import Sandbox, demo_executions
-from tests.support.command import HANG, Command, loaded, serve
+from tests.support.command import HANG, SOURCE, Command, loaded, serve
 
 SCRIPT = Path(sys.executable).with_name("further-source")
 
@@ -31,6 +31,7 @@ def command(tmp_path: Path, sandbox: Sandbox) -> Command:
     return Command(tmp_path, sandbox)
 
 
+@pytest.mark.slow
 def test_load_is_what_the_script_runs(command: Command, sandbox: Sandbox, tmp_path: Path) -> None:
     serve(sandbox, "a", {"x": 1})
     other = Command(tmp_path / "other", sandbox)
@@ -146,3 +147,15 @@ def test_without_the_package_the_script_says_what_to_run(tmp_path: Path) -> None
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "uv run python pipelines/load.py" in line
+
+
+@pytest.mark.parametrize("subcommand", ["load", "demo", "check", "rebuild", "verify"])
+def test_each_subcommand_tells_a_misspelt_key_in_a_line(
+    command_here: Command, subcommand: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(f"{SOURCE}EXECUTIONS_FIEL", "list.csv")
+    assert main([subcommand]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    wrong, right = f"{SOURCE}EXECUTIONS_FIEL", f"{SOURCE}EXECUTIONS_FILE"
+    assert line == f"further-source: {wrong} in the environment: no such key; did you mean {right}?"
+    assert not [*command_here.directory.iterdir()]

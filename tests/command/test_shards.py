@@ -98,7 +98,8 @@ def dataset(postgres_url: str) -> Iterator[str]:
     connection = psycopg2.connect(postgres_url)
     with connection, connection.cursor() as cursor:
         cursor.execute("SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s)", [name])
-        cursor.execute(f"DROP SCHEMA IF EXISTS {', '.join([name, *(row[0] for row in cursor.fetchall())])} CASCADE")
+        schemas = ", ".join([name, *(row[0] for row in cursor.fetchall())])
+        cursor.execute(f"SET lock_timeout = '30s'; DROP SCHEMA IF EXISTS {schemas} CASCADE")
     connection.close()
 
 
@@ -147,6 +148,7 @@ def test_a_part_is_a_pipeline_of_its_own_with_a_lock_of_its_own(
     assert not (pipelines / "further").exists()
 
 
+@pytest.mark.slow
 def test_all_lists_are_cut_and_another_number_of_parts_asks_nothing_again(
     command: Command, sandbox: Sandbox, postgres: list[str], query: Query
 ) -> None:
@@ -158,16 +160,20 @@ def test_all_lists_are_cut_and_another_number_of_parts_asks_nothing_again(
     command.settings |= {"executions_file": "configured.txt", "executions": f'["{ids(names)[5]}"]'}
     arguments = [*ids(names[6:]), "--executions", "given.txt", *postgres]
 
-    for part in ("1/2", "2/2"):
-        before = asked(sandbox).total()
-        loaded(command.run_here(*arguments, "--shard", part))
-        assert 0 < asked(sandbox).total() - before < 8
+    everyone = [ExecutionId(WORKFLOW, name) for name in names]
+    for index in (2, 1):
+        before = asked(sandbox)
+        loaded(command.run_here(*arguments, "--shard", f"{index}/2"))
+        part = [execution.workflow_execution_id for execution in shard(everyone, index, 2)]
+        assert 0 < len(part) < 8
+        assert asked(sandbox) - before == Counter(part)
     loaded(command.run_here(*arguments, "--shard", "1/1"))
 
     assert query("SELECT count(*) FROM executions") == [(8,)]
     assert asked(sandbox) == Counter(names)
 
 
+@pytest.mark.slow
 def test_a_part_that_replaces_takes_away_what_another_one_loaded(
     command: Command, sandbox: Sandbox, postgres: list[str], query: Query
 ) -> None:
@@ -211,6 +217,7 @@ def serve_much(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
     return payloads
 
 
+@pytest.mark.slow
 def test_loads_side_by_side_meet_in_one_dataset(
     command: Command, sandbox: Sandbox, postgres: list[str], query: Query
 ) -> None:
@@ -252,6 +259,7 @@ def refusals(query: Query) -> Iterator[None]:
     query("DROP EVENT TRIGGER refuse; DROP FUNCTION public.refuse; DROP SEQUENCE public.refused; SELECT 1")
 
 
+@pytest.mark.slow
 def test_a_table_that_another_load_made_first_is_no_failure(
     command: Command, sandbox: Sandbox, postgres: list[str], query: Query, refusals: None
 ) -> None:
@@ -261,6 +269,49 @@ def test_a_table_that_another_load_made_first_is_no_failure(
 
     assert query("SELECT workflow_execution_id FROM executions") == [("ex",)]
     assert query("SELECT last_value FROM public.refused")[0][0] > 2
+
+
+@pytest.fixture
+def refused_columns(query: Query) -> Iterator[None]:
+    """The first two times that a load adds the column row_count, PostgreSQL says that it exists."""
+    query(
+        """
+        CREATE SEQUENCE public.refused;
+        CREATE FUNCTION public.refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF strpos(current_query(), 'ADD COLUMN "row_count"') > 0 AND nextval('public.refused') <= 2 THEN
+                RAISE duplicate_column;
+            END IF;
+        END $$;
+        SELECT 1
+        """
+    )
+    yield
+    query("DROP EVENT TRIGGER refuse; DROP FUNCTION public.refuse; DROP SEQUENCE public.refused; SELECT 1")
+
+
+@pytest.mark.slow
+def test_a_column_that_another_load_added_first_is_no_failure(
+    command: Command, sandbox: Sandbox, postgres: list[str], query: Query, refused_columns: None
+) -> None:
+    first, second = (ids(name for name in ("a", "b", "c", "d") if part_of(name) == index)[0] for index in (1, 2))
+    serve(sandbox, first.removeprefix(f"{WORKFLOW}/"))
+    loaded(command.run_here(first, "--shard=1/2", *postgres))
+    query("ALTER TABLE steps DROP COLUMN row_count; SELECT 1")
+    query(
+        "CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('ALTER TABLE') "
+        "EXECUTE FUNCTION public.refuse(); SELECT 1"
+    )
+    other = second.removeprefix(f"{WORKFLOW}/")
+    sandbox.serve(WORKFLOW, other, completed(WORKFLOW, other, [step("Other", [{"a": cell(1, 0.5)}])]))
+
+    loaded(command.run_here(second, "--shard=2/2", *postgres))
+
+    assert query("SELECT row_count FROM steps ORDER BY row_count NULLS LAST") == [(1,), (None,)]
+    assert query("SELECT last_value FROM public.refused")[0][0] > 2
+
+
+def part_of(name: str) -> int:
+    return next(index for index in (1, 2) if list(shard([ExecutionId(WORKFLOW, name)], index, 2)))
 
 
 def assert_loaded(query: Query, payloads: dict[str, dict[str, Any]]) -> None:

@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from dlt.common.configuration.specs import GcpServiceAccountCredentials
 from sqlglot import exp
 
+from further_source.review.store import ReviewStore
+from further_source.review.views import cells_final_query, review_conflicts_query
 from further_source.sandbox import Sandbox, cell, completed, failed, step
 from tests.support.loading import WORKFLOW, cells_of, source_of
 
@@ -111,6 +113,7 @@ def normalized(sandbox: Sandbox, bigquery: dlt.Pipeline) -> dlt.Pipeline:
     return bigquery
 
 
+@pytest.mark.slow
 def test_the_first_load_asks_for_the_ledger_and_does_not_mind_that_there_is_none(
     normalized: dlt.Pipeline, project: str
 ) -> None:
@@ -122,6 +125,7 @@ def test_the_first_load_asks_for_the_ledger_and_does_not_mind_that_there_is_none
         sqlglot.parse_one(statement, dialect="bigquery")
 
 
+@pytest.mark.slow
 def test_every_table_goes_as_parquet_without_types_that_bigquery_refuses_in_it(normalized: dlt.Pipeline) -> None:
     (load_id,) = normalized.list_normalized_load_packages()
     jobs = normalized.get_load_package_info(load_id).jobs["new_jobs"]
@@ -141,6 +145,7 @@ def test_every_table_goes_as_parquet_without_types_that_bigquery_refuses_in_it(n
         assert data_types <= {"text", "bigint", "double", "bool", "timestamp"}
 
 
+@pytest.mark.slow
 def test_the_statements_that_make_the_tables(normalized: dlt.Pipeline) -> None:
     tables = {name: create_table(normalized, name) for name in normalized.default_schema.data_table_names()}
 
@@ -177,3 +182,16 @@ def test_merges_are_by_execution(normalized: dlt.Pipeline) -> None:
         assert (table["write_disposition"], table["x-merge-strategy"]) == ("merge", "delete-insert")
         keys = [column["name"] for column in table["columns"].values() if column.get("merge_key")]
         assert keys == ["workflow_id", "workflow_execution_id"]
+
+
+def test_the_views_of_reviews_are_in_its_dialect(bigquery: dlt.Pipeline) -> None:
+    with ReviewStore(bigquery).sql() as sql:
+        queries = [cells_final_query(sql), review_conflicts_query(sql)]
+
+    for query in queries:
+        (parsed,) = sqlglot.parse(query, dialect="bigquery")
+        assert parsed is not None
+        tables = {table.sql("bigquery") for table in parsed.find_all(exp.Table)}
+        assert tables >= {"`insurer`.`further_data`.`cells`", "`insurer`.`further_data`.`reviews`"}
+        assert "VARCHAR" not in query
+        assert r"""REGEXP_EXTRACT(`extra`, r'"duplicate": ?([0-9]{1,9})[,}]')""" in query

@@ -11,6 +11,7 @@ import pytest
 from further_source import run_in_slices
 from further_source.sandbox import Sandbox, cell, completed, step
 from tests.support.loading import WORKFLOW, query, source_of
+from tests.support.slow import few_of
 
 # Of a step, by execution: keys that become one name, each with values of all types.
 ROWS: dict[str, list[dict[str, Any]]] = {
@@ -94,7 +95,10 @@ def in_some_order(world: World, seed: int) -> None:
     world.check()
 
 
-@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 16))])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=() if seed % 5 == 0 else pytest.mark.campaign) for seed in range(16)]
+)
 def test_on_duckdb(seed: int, sandbox: Sandbox, tmp_path: Path) -> None:
     serve(sandbox)
     database = str(tmp_path / "world.duckdb")
@@ -103,7 +107,7 @@ def test_on_duckdb(seed: int, sandbox: Sandbox, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 8))])
+@pytest.mark.parametrize("seed", few_of(range(8)))
 def test_on_postgres(seed: int, sandbox: Sandbox, tmp_path: Path, postgres_url: str) -> None:
     serve(sandbox)
     in_some_order(
@@ -117,8 +121,9 @@ def test_on_postgres(seed: int, sandbox: Sandbox, tmp_path: Path, postgres_url: 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["DROP TABLE rows_extract", "ALTER TABLE rows_extract DROP COLUMN zip"])
-@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
+@pytest.mark.parametrize("kind", few_of(["duckdb", "postgres"]))
 def test_what_somebody_dropped_does_not_stop_loads(
     kind: str, damage: str, sandbox: Sandbox, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

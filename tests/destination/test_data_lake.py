@@ -21,12 +21,13 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from further_source import ConfigurationError, run_in_slices
 from further_source.command.failures import as_further_error
-from further_source.run import Report
+from further_source.run_report import Report
 from further_source.sandbox import Sandbox, cell, completed, failed, running, step
 from tests.conftest import MakePipeline
 from tests.support.command import Command, told
 from tests.support.documents import PROJECT, Document
 from tests.support.loading import WORKFLOW, asked, cells_of, serve_rows, source_of
+from tests.support.slow import few_of
 
 FORMATS = ["delta", "iceberg", "plain"]
 
@@ -75,7 +76,7 @@ class Lake:
         return pa.concat_tables([pq.read_table(file) for file in files], promote_options="default")
 
 
-@pytest.fixture(params=FORMATS)
+@pytest.fixture(params=["delta", pytest.param("iceberg", marks=pytest.mark.slow), "plain"])
 def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
     return Lake(str(tmp_path / "lake"), request.param, tmp_path / "pipelines")
 
@@ -141,6 +142,7 @@ def test_what_ended_is_not_asked_again_even_after_the_working_directory_is_lost(
     assert sorted(row["amount"] for row in lake.rows("rows_extract")) == [1.0, 3.0]
 
 
+@pytest.mark.slow
 def test_one_that_was_still_running_is_asked_again(sandbox: Sandbox, lake: Lake) -> None:
     serve_rows(sandbox, "a", cells_of(amount=1))
     ended = completed(WORKFLOW, "b", [step("Extract", [cells_of(amount=2)])])
@@ -155,6 +157,7 @@ def test_one_that_was_still_running_is_asked_again(sandbox: Sandbox, lake: Lake)
     assert len(lake.rows("cells")) == 2
 
 
+@pytest.mark.slow
 def test_the_newest_row_of_each_execution_is_found_in_plain_files(sandbox: Sandbox, tmp_path: Path) -> None:
     lake = Lake(str(tmp_path / "claims-lake"), "plain", tmp_path / "pipelines")
     serve_rows(sandbox, "a", cells_of(amount=1))
@@ -167,6 +170,7 @@ def test_the_newest_row_of_each_execution_is_found_in_plain_files(sandbox: Sandb
     assert sorted(found) == [("a", "completed"), ("b", "failed")]
 
 
+@pytest.mark.slow
 def test_new_fields_and_other_types_become_new_columns(sandbox: Sandbox, lake: Lake) -> None:
     serve_rows(sandbox, "a", cells_of(zip=2139))
     serve_rows(sandbox, "b", cells_of(zip="02139", city="Cambridge"))
@@ -206,6 +210,7 @@ def test_reload_is_refused_in_a_line_before_anything_is_asked(sandbox: Sandbox, 
     assert len(lake.rows("cells")) == 1
 
 
+@pytest.mark.slow
 def test_cells_alone_are_refused_a_second_time_where_they_would_be_upserted(sandbox: Sandbox, tmp_path: Path) -> None:
     for table_format in ("delta", "iceberg"):
         lake = Lake(str(tmp_path / f"{table_format}_lake"), table_format, tmp_path / f"{table_format}_pipelines")
@@ -225,6 +230,7 @@ def test_cells_alone_are_refused_a_second_time_where_they_would_be_upserted(sand
         assert asked(sandbox)[table_format] == 1
 
 
+@pytest.mark.slow
 def test_tables_stay_of_the_format_that_they_were_made_in(sandbox: Sandbox, tmp_path: Path) -> None:
     lake = Lake(str(tmp_path / "lake"), "delta", tmp_path / "pipelines")
     serve_rows(sandbox, "a", cells_of(amount=1))
@@ -268,7 +274,7 @@ def s3() -> Iterator[str]:
         server.stdout.close()
 
 
-@pytest.fixture(params=FORMATS)
+@pytest.fixture(params=few_of(FORMATS))
 def s3_lake(request: pytest.FixtureRequest, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
     """Configured as a user would, by the environment alone."""
     for key, value in {**AWS, "endpoint_url": s3}.items():
@@ -290,6 +296,7 @@ def fsspec_options(endpoint: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_lake_on_s3(sandbox: Sandbox, s3: str, s3_lake: Lake, log: list[str]) -> None:
     serve_rows(sandbox, "a", cells_of(amount=1))
     ended = completed(WORKFLOW, "b", [step("Extract", [cells_of(amount="2")])])
@@ -314,6 +321,7 @@ def test_a_lake_on_s3(sandbox: Sandbox, s3: str, s3_lake: Lake, log: list[str]) 
             assert sum(pq.read_table(file, filesystem=filesystem).num_rows for file in files) == count
 
 
+@pytest.mark.slow
 def test_a_list_on_s3(sandbox: Sandbox, s3: str, make_pipeline: MakePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     filesystem = fsspec.filesystem("s3", **fsspec_options(s3))
     filesystem.mkdir("lists")
@@ -337,6 +345,7 @@ def command(sandbox: Sandbox, tmp_path: Path) -> Command:
     return command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table_format", ["delta", "iceberg"])
 def test_the_command_takes_the_table_format_from_the_configuration(
     table_format: str, sandbox: Sandbox, command: Command, tmp_path: Path

@@ -10,12 +10,13 @@ from further_source.destination.dataset import Dataset, Decisions
 from further_source.destination.strategy import loading_of
 from further_source.tables.fields import Field, StepKey
 from tests.support.loading import columns, query
+from tests.support.slow import few_of
 
 MakePipeline = Callable[..., dlt.Pipeline]
 STEP = StepKey("X")
 
 
-@pytest.fixture(params=["duckdb", "postgres"])
+@pytest.fixture(params=few_of(["duckdb", "postgres"]))
 def make_dataset(
     request: pytest.FixtureRequest, make_pipeline: MakePipeline
 ) -> Callable[[], tuple[Dataset, dlt.Pipeline]]:

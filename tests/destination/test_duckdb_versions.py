@@ -19,6 +19,7 @@ def loaded(sandbox: Sandbox, pipeline: dlt.Pipeline) -> dlt.Pipeline:
     return pipeline
 
 
+@pytest.mark.slow
 def test_loads_are_incremental_and_replace(sandbox: Sandbox, loaded: dlt.Pipeline) -> None:
     run_in_slices(loaded, source_of(sandbox, ["a", "b"]))
     assert asked(sandbox) == {"a": 1, "b": 2}
@@ -41,6 +42,7 @@ def test_loads_are_incremental_and_replace(sandbox: Sandbox, loaded: dlt.Pipelin
     ]
 
 
+@pytest.mark.slow
 def test_what_is_loaded_can_be_read_as_frames_and_rows(loaded: dlt.Pipeline) -> None:
     dataset = loaded.dataset()
 
@@ -57,6 +59,7 @@ def test_what_is_loaded_can_be_queried(loaded: dlt.Pipeline) -> None:
     assert found.fetchall() == [("amount", 2), ("zip", 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(r"ignore:fetch_(arrow_table|record_batch)\(\) is deprecated:DeprecationWarning")
 @pytest.mark.skipif(MAJOR >= 2, reason="dlt 1.31 calls fetch_arrow_table, which DuckDB 2 does not have")
 def test_what_is_loaded_can_be_read_as_arrow(loaded: dlt.Pipeline) -> None:

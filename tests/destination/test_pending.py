@@ -27,6 +27,7 @@ from tests.support.command import (
     told,
     until,
 )
+from tests.support.slow import few_of
 
 PENDING = "What had arrived waits in the pending package"
 
@@ -58,7 +59,8 @@ def execute(command: Command, sql: str) -> None:
 # A destination that is away for a while
 
 
-@pytest.mark.parametrize("first", [True, False], ids=["first load", "later load"])
+@pytest.mark.slow
+@pytest.mark.parametrize("first", few_of([False, True]), ids=["later load", "first load"])
 def test_what_arrived_waits_for_the_destination_and_is_loaded_first(
     command: Command, sandbox: Sandbox, first: bool
 ) -> None:
@@ -86,6 +88,7 @@ def test_what_arrived_waits_for_the_destination_and_is_loaded_first(
     assert pending(command) == []
 
 
+@pytest.mark.slow
 def test_a_destination_that_is_still_away_keeps_it_waiting(command: Command, sandbox: Sandbox) -> None:
     payloads = [serve(sandbox, "a", after=2)]
     loaded(fail_to_load(command, sandbox, "a"), 1)
@@ -109,6 +112,7 @@ def test_a_destination_that_is_away_from_the_start_leaves_nothing_pending(comman
     assert pending(command) == []
 
 
+@pytest.mark.slow
 def test_what_was_pending_is_loaded_though_the_list_is_empty(command: Command, sandbox: Sandbox) -> None:
     payloads = [serve(sandbox, "a", after=2)]
     loaded(fail_to_load(command, sandbox, "a"), 1)
@@ -127,8 +131,9 @@ BROKEN: dict[str, tuple[str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", BROKEN)
-@pytest.mark.parametrize("way", ["mend", "abort"])
+@pytest.mark.parametrize("way", few_of(["mend", "abort"]))
 def test_a_load_that_can_never_succeed_is_named_and_can_be_got_past(
     command: Command, sandbox: Sandbox, way: str, broken: str
 ) -> None:
@@ -214,6 +219,7 @@ def test_wrong_usage_is_told_though_another_load_is_running(command: Command, sa
         assert "'oops'" in told(command.run_here("oops"), 2)
 
 
+@pytest.mark.slow
 def test_another_pipelines_directory_is_another_load(command: Command, sandbox: Sandbox, tmp_path: Path) -> None:
     serve(sandbox, "other")
     with endless_load(command, sandbox):
@@ -223,6 +229,7 @@ def test_another_pipelines_directory_is_another_load(command: Command, sandbox: 
         assert elsewhere.outcomes() == {"other": "completed"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
 def test_the_lock_goes_with_its_process(command: Command, sandbox: Sandbox, number: signal.Signals) -> None:

@@ -43,7 +43,7 @@ def dataset(request: pytest.FixtureRequest, postgres_url: str) -> Iterator[str]:
     connection = psycopg2.connect(postgres_url)
     try:
         with connection, connection.cursor() as cursor:
-            cursor.execute(f"DROP SCHEMA IF EXISTS {name}, {name}_staging CASCADE")
+            cursor.execute(f"SET lock_timeout = '30s'; DROP SCHEMA IF EXISTS {name}, {name}_staging CASCADE")
     finally:
         connection.close()
 
@@ -180,6 +180,7 @@ def test_what_ended_is_not_asked_again_even_after_the_working_directory_is_lost(
     assert [row["amount"] for row in wide(postgres.pipeline, "rows_extract")] == [1.0, 3.0]
 
 
+@pytest.mark.slow
 def test_a_list_too_long_to_be_asked_for_by_id(sandbox: Sandbox, postgres: Postgres) -> None:
     serve_rows(sandbox, "a", cells_of(amount=1))
     postgres.load(sandbox, ["a"])
@@ -220,6 +221,7 @@ def counts(pipeline: dlt.Pipeline) -> dict[str, tuple[int, ...]]:
     return {name: tuple(numbers) for name, *numbers in rows}
 
 
+@pytest.mark.slow
 def test_new_fields_and_other_types_become_new_columns(sandbox: Sandbox, postgres: Postgres) -> None:
     serve_rows(sandbox, "a", cells_of(zip=2139))
     serve_rows(sandbox, "b", cells_of(zip="02139", city="Cambridge"))
@@ -355,6 +357,7 @@ def test_the_pipeline_keeps_its_destination(sandbox: Sandbox, postgres: Postgres
         assert isinstance(destination, dlt.destinations.postgres)
 
 
+@pytest.mark.slow
 def test_long_names_that_differ_only_at_the_end_stay_apart(sandbox: Sandbox, postgres: Postgres) -> None:
     long = "x" * 80
     fields = [long + "a", long + "b", "y" * 63, "y" * 64]
@@ -385,6 +388,7 @@ def test_long_names_that_differ_only_at_the_end_stay_apart(sandbox: Sandbox, pos
         assert query(pipeline, f'SELECT "{variant}" FROM "{table}" ORDER BY 1') == [("text",), (None,)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["short", "a text of 23 characters", "long " * 1_000])
 def test_as_many_fields_as_a_row_of_postgres_holds(
     text: str, sandbox: Sandbox, postgres: Postgres, log: list[str]
@@ -411,11 +415,12 @@ def test_as_many_fields_as_a_row_of_postgres_holds(
     assert sum(value == text for value in kept.values()) == 241
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("held_up_at", "forgets"),
     [
-        pytest.param("further_data_staging.cells", False, id="before-merging"),
-        pytest.param("further_data.cells", False, id="while-merging"),
+        pytest.param("further_data_staging.cells", False, id="before-merging", marks=pytest.mark.slow),
+        pytest.param("further_data.cells", False, id="while-merging", marks=pytest.mark.slow),
         pytest.param("further_data._dlt_loads", True, id="merged-but-not-finished-and-the-working-directory-lost"),
     ],
 )
@@ -438,6 +443,7 @@ def test_a_load_that_is_killed_is_made_up_for_by_the_next(
         "SOURCES__FURTHER_SOURCE__ACCESS_TOKEN": sandbox.issue_token(),
         "SOURCES__FURTHER_SOURCE__MAX_REQUESTS_PER_SECOND": "1000",
         "SOURCES__FURTHER_SOURCE__MAX_WAIT": "0",
+        "SOURCES__FURTHER_SOURCE__LEASE_DURATION": "3",
     }
     lock = psycopg2.connect(postgres.url)
     with lock.cursor() as cursor:
@@ -454,6 +460,8 @@ def test_a_load_that_is_killed_is_made_up_for_by_the_next(
         shutil.rmtree(tmp_path / "killed")
 
     again = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    while forgets and again.returncode == 75:  # its lock is lost too, so nothing but time tells that the first is dead
+        again = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert (again.returncode, again.stderr) == (0, "")
     assert asked(sandbox)["ex-3"] == 1
     expected = sorted((name, number, field) for name in executions for number in range(10) for field in _FIELDS)

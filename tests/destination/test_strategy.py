@@ -5,6 +5,7 @@ Statements for BigQuery are in `test_bigquery.py`.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,10 @@ def extract(sandbox: Sandbox, pipeline: dlt.Pipeline, table_format: Any = None) 
     long = "a long name " * 40
     rows = [{"amount": cell(1.5, 0.5), long: cell("x", 0.5), f"{long}!": cell("y", 0.5)}, {"amount": cell("?", None)}]
     serve_rows(sandbox, "ex", *rows)
-    pipeline.extract(source_of(sandbox, ["ex"]).with_resources("steps", "cells"), table_format=table_format)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCES__FURTHER_SOURCE__LEASE_DURATION", "0")
+        patch.setattr(pipeline, "destination_client", nullcontext)  # there is none to be asked what was forgotten
+        pipeline.extract(source_of(sandbox, ["ex"]).with_resources("steps", "cells"), table_format=table_format)
     payload = completed(WORKFLOW, "ex", [step("Extract", rows)])
     ended = Ended(ExecutionId(WORKFLOW, "ex"), "completed", "completed", payload, None, 1, None, None, 0)
     loading = loading_of(pipeline, table_format)
@@ -104,6 +108,16 @@ def test_the_strategy_follows_from_what_the_destination_can_do(case: Case, tmp_p
         assert hints.get("table_format") == table_format
         if not table.is_arrow:
             assert hints.get("file_format", of_rows) == of_rows
+
+
+def test_a_day_of_loads_stays_far_below_the_load_jobs_that_bigquery_takes_of_a_table(
+    case: Case, tmp_path: Path
+) -> None:
+    """1,500, failed ones too."""
+    destination, table_format, *_ = case
+    loads = 24 * 60 * 60 / loading_of(pipeline_of(case, tmp_path), table_format).commit_interval
+
+    assert loads == (144 if destination is dlt.destinations.bigquery else 1_440)
 
 
 def test_the_files_that_dlt_makes_for_it(case: Case, sandbox: Sandbox, tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ import pytest
 
 from tests.support.command import HANG, Command, loaded
 from tests.support.documents import PROJECT, Document
+from tests.support.slow import few_of
 
 TOOLS = Document(PROJECT / "docs" / "dlt-tools.md")
-UV = r"uv run (?:--with 'dlt\[hub\]' )?dlt "
+UV = r"uv run (?:--with \S+ )*dlt "
 COMMANDS = [re.sub(UV, "", block.code.strip()) for block in TOOLS.blocks("sh")]
 
 
@@ -55,7 +56,8 @@ def test_the_page_shows_what_this_tests() -> None:
     assert {command.split()[-1] for command in shown()} == verbs - {"--list-pipelines"}
 
 
-@pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: arguments.split()[-1])
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", few_of(COMMANDS, every=3), ids=lambda arguments: arguments.split()[-1])
 def test_a_command_says_what_is_shown(demo: Command, arguments: str) -> None:
     if arguments.endswith(" show") and importlib.util.find_spec("marimo"):
         pytest.skip("the dashboard is installed, and would open a browser")
@@ -68,6 +70,7 @@ def test_a_command_says_what_is_shown(demo: Command, arguments: str) -> None:
         assert line.strip() in said, line
 
 
+@pytest.mark.slow
 def test_a_trace_masks_what_is_secret(demo: Command) -> None:
     demo.settings = {
         "client_id": "an-id-to-hide",

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import further_source
-from further_source.command.arguments import command_parser, parse
+from further_source.command.arguments.parser import command_parser, parse
 from further_source.settings import DATASET_NAME
 from tests.support.documents import PROJECT, Document
 
@@ -39,8 +39,9 @@ def test_the_command_takes_the_arguments_it_is_given(path: Path) -> None:
     text = path.read_text(encoding="utf-8").replace(" \\\n", " ")
     if path.name == "cronjob.yaml":
         [container] = pod(yaml.safe_load(text))["containers"]
-        assert container["command"] == [".venv/bin/further-source", "load"]
-        commands = [container["args"]]
+        assert "command" not in container  # that is the image's entry point
+        assert container["args"][0] == "load"
+        commands = [container["args"][1:]]
     else:
         found = re.findall(r"\.venv/bin/further-source load((?: [-\w.]+)+)", text)
         commands = [arguments.split() for arguments in found]
@@ -75,7 +76,13 @@ def test_the_service_takes_another_load_for_no_failure_and_lets_a_load_end() -> 
     assert service["KillSignal"] == "SIGTERM"
     assert service["TimeoutStopSec"] == "10min"
     assert service["TimeoutStartSec"] == "infinity"  # a oneshot's whole run is its start
-    assert service["Environment"] == f"DLT_DATA_DIR=/var/lib/{service['StateDirectory']}"
+    assert (service["ProtectSystem"], service["NoNewPrivileges"], service["CapabilityBoundingSet"]) == (
+        "strict",
+        "yes",
+        "",
+    )
+    state = f"/var/lib/{service['StateDirectory']}"
+    assert service["Environment"] == f"DLT_DATA_DIR={state} DESTINATION__DUCKDB__CREDENTIALS={state}/further.duckdb"
     assert "Restart" not in service
 
 
@@ -124,7 +131,7 @@ def test_the_cron_job_runs_one_load_at_a_time_and_lets_it_end() -> None:
     assert disruption == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     assert mounts.keys() == {volume["name"] for volume in pod(cron_job)["volumes"]}
-    assert {"name": "DLT_DATA_DIR", "value": mounts["data"]} in container["env"]
+    assert f"DLT_DATA_DIR={mounts['data']}/" in (PROJECT / "Dockerfile").read_text(encoding="utf-8")
 
 
 # GitHub Actions

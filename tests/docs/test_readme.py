@@ -107,6 +107,7 @@ def test_the_line_for_cron_works_from_its_bare_environment(installed: Path) -> N
     assert_loaded(installed)
 
 
+@pytest.mark.slow
 @posix
 def test_the_script_for_cron_works_from_its_bare_environment(installed: Path) -> None:
     ended = run_as_cron(f"'{installed}/examples/cron.sh'", installed)
@@ -123,3 +124,25 @@ def test_the_script_for_cron_takes_another_load_for_no_failure(installed: Path) 
     assert ended.returncode == 0
     assert "another load of pipeline further is running" in (installed / "load.log").read_text()
     assert not (installed / "further.duckdb").exists()
+
+
+@posix
+def test_following_it_leaves_nothing_that_git_would_add(installed: Path) -> None:
+    """Secrets and data would be one `git add .` away."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=x", "-c", "user.email=x@localhost", *arguments]
+        return subprocess.run(command, cwd=installed, capture_output=True, text=True, check=True).stdout
+
+    git("init", "--quiet")
+    shutil.copy(PROJECT / ".gitignore", installed)
+    git("add", ".gitignore", ".dlt/config.toml", "examples", "pipelines")
+    git("commit", "--quiet", "-m", "As it is cloned")
+    (installed / ".dlt" / "secrets.toml").write_text("")
+    [block] = README.blocks("cron")
+    command = block.code.strip().split(maxsplit=5)[5].replace("/opt/further_source", f"'{installed}'")
+    assert run_as_cron(command, installed).returncode == 0
+    assert_loaded(installed)
+    assert {"further.env", "submitted.csv", "load.log", "data"} <= {path.name for path in installed.iterdir()}
+
+    assert git("add", "--all", "--dry-run") == ""

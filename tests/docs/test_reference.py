@@ -13,9 +13,9 @@ import pytest
 import tomlkit
 
 import further_source as package
-from further_source import Report, further_source, manifest
+from further_source import Report, further_source, manifest, settings
 from further_source.command import exit_codes
-from further_source.command.arguments import command_parser, parse
+from further_source.command.arguments.parser import command_parser, parse
 from further_source.command.display import _OUTCOMES, summary_document
 from further_source.pipeline import PipelineSettings
 from further_source.run import SLICE_BYTES
@@ -35,13 +35,25 @@ def page(name: str) -> Document:
 
 # The command
 
-SUBCOMMANDS = re.findall(r"^    (\w+) ", command_parser().format_help(), re.MULTILINE)
+SUBCOMMANDS = [
+    *(set(re.findall(r"^    (\w+) ", command_parser().format_help(), re.MULTILINE)) - {"review"}),
+    "review export",
+    "review import",
+    "review serve",
+]
+SUBCOMMANDS.sort()
 
 
 def help_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit):
-        parse(command_parser(), [*arguments, "--help"])
+        parse(command_parser(), [*" ".join(arguments).split(), "--help"])
     return capsys.readouterr().out
+
+
+def test_the_actions_of_review_are_among_the_subcommands(capsys: pytest.CaptureFixture[str]) -> None:
+    actions = re.findall(r"^    (\w+) ", help_of(capsys, "review"), re.MULTILINE)
+
+    assert [f"review {action}" for action in actions] == [name for name in SUBCOMMANDS if name.startswith("review ")]
 
 
 def test_the_subcommands_are_those_of_the_command() -> None:
@@ -183,7 +195,8 @@ def test_the_extras_are_those_of_the_project() -> None:
     [sentence] = re.findall(r"the extras (.*?), as in", page("destinations").text, re.DOTALL)
 
     project = tomlkit.parse((PROJECT / "pyproject.toml").read_text(encoding="utf-8")).unwrap()["project"]
-    assert names(sentence) == [*project["optional-dependencies"]]
+    assert [*names(sentence), "receiver", "look"] == [*project["optional-dependencies"]]
+    assert "uv sync --no-dev --extra receiver" in page("webhooks").text
 
 
 # The tables and messages (their columns are checked in test_queries.py)
@@ -222,12 +235,19 @@ def test_the_messages_in_troubleshooting_are_those_of_the_code() -> None:
 
 
 def test_examples_of_lists_can_be_read(tmp_path: Path) -> None:
-    lists = {suffix: page("command").blocks(suffix) for suffix in ("csv", "jsonl", "lines")}
+    lists = {suffix: page("command").blocks(suffix) for suffix in ("csv", "jsonl", "json", "lines")}
 
     for suffix, [block] in lists.items():
         file = tmp_path / f"submitted.{suffix}"
         file.write_text(block.code, encoding="utf-8")
         assert len([*manifest.read_executions_file(file)]) >= 1, suffix
+
+
+def test_the_page_says_how_long_a_list_can_be() -> None:
+    limits = (settings.MAX_LIST_LINES, settings.MAX_LIST_LINE, settings.MAX_LIST_BYTES, settings.MAX_LIST_JSON)
+    said = page("command").section("The list of executions")
+
+    assert all(f"{limit:,} " in " ".join(said.split()) for limit in limits)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)

@@ -289,6 +289,16 @@ def test_when_the_patience_is_over_all_that_is_left_is_unreachable_and_says_why(
     assert 1000 <= min(run.end_times[1:]) <= max(run.end_times) <= 1000 + 2 * 30 + 1
 
 
+def test_what_is_answered_after_the_patience_is_over_is_asked_on() -> None:
+    failing: dict[ExecutionId, Script] = {execution: [fault(latency=6)] for execution in (B, C, D)}
+    # B is asked a second time before the outage begins, and fails again when the patience is over.
+    rules = replace(SETTINGS, outage_patience=5, initial_interval=0.5, max_requests_per_second=2)
+    run = poll({A: [answer("running", 60), COMPLETED]} | failing, rules)
+
+    assert {run.outcome(execution) for execution in failing} == {"unreachable"}
+    assert run.outcome(A) == "completed"
+
+
 @pytest.mark.parametrize("patience", [60.0, 900.0])
 @pytest.mark.parametrize("count", [1, 2, 100])
 @pytest.mark.parametrize("tokens", [None, [grant(latency=0.1)]])

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -55,7 +56,7 @@ TERMINAL = frozenset({"completed", "failed", "cancelled"})
 
 def examples(count: int) -> settings:
     return settings(
-        max_examples=count,
+        max_examples=count if "MANY_EXAMPLES" in os.environ else count // 5,
         deadline=None,
         derandomize="CI" in os.environ,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -533,6 +534,7 @@ calm = st.one_of(
 SMALL = (3, 3, 10, 60)
 
 
+@pytest.mark.slow
 @examples(400)
 @given(
     many_scripts(scripts_of(calm), "calm", SMALL),
@@ -551,6 +553,7 @@ def test_faults_of_some_change_nothing_for_the_others(
         assert all(abs(with_faults - without) <= SLACK for with_faults, without in times)
 
 
+@pytest.mark.slow
 @examples(300)
 @given(
     many_scripts(scripts_of(calm), "calm", SMALL),
@@ -585,6 +588,7 @@ def test_faults_of_some_take_from_the_others_no_more_than_the_budget_they_use(
     assert not due
 
 
+@pytest.mark.slow
 @examples(300)
 @given(
     many_scripts(scripts_of(st.one_of(endless, st.builds(answer, ENDINGS, LATENCIES))), "fine", SMALL),
@@ -604,6 +608,7 @@ def test_faults_of_one_or_two_are_no_outage_as_long_as_others_are_answered(
     assert not any(state.outage_reason for at, state in together.states if at < last)
 
 
+@pytest.mark.slow
 @examples(300)
 @given(many_scripts(scripts_of(calm), "wf", SMALL), quiet_settings(), st.randoms(use_true_random=False))
 def test_the_order_of_the_list_changes_no_result(
@@ -618,6 +623,7 @@ def test_the_order_of_the_list_changes_no_result(
         assert told(other, execution) == told(run, execution)
 
 
+@pytest.mark.slow
 @examples(300)
 @given(scenarios(), st.floats(0, 300))
 def test_stopped_at_any_time_it_asks_nothing_more_and_tells_only_what_ended(scenario: Scenario, stop_at: float) -> None:

@@ -345,6 +345,22 @@ def test_nobody_taking_pages_no_more_is_polled_than_the_buffer_holds_and_one_ans
     assert len(take_all(poller)) == 98
 
 
+def test_by_default_four_megabytes_of_answers_wait_and_the_one_that_fills_them() -> None:
+    polled: list[int] = []
+
+    def poll() -> Iterator[Ended]:
+        for number in range(100):
+            polled.append(number)
+            yield ended(number, size=1_000_000)
+
+    poller = Poller(poll)
+    poller.start()
+    until(lambda: len(polled) >= 5)
+    time.sleep(0.05)  # in which a poller without a bound would have polled everything
+    assert len(polled) == 5
+    assert len(take_all(poller)) == 100
+
+
 def test_an_answer_larger_than_the_buffer_goes_through() -> None:
     expected = [ended(number, size=1000) for number in range(5)]
     poller = started(lambda: iter(expected), max_bytes=10)

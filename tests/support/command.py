@@ -18,7 +18,7 @@ from dlt.common import logger
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 
-from further_source.command.arguments import load_parser
+from further_source.command.arguments.parser import load_parser
 from further_source.command.main import main
 from further_source.jsontext import dumps
 from further_source.sandbox import Sandbox, cell, completed, step
@@ -247,8 +247,21 @@ def _text_and_type(value: Any) -> tuple[str | None, str]:
 
 @contextmanager
 def held(database: Path) -> Iterator[None]:
-    """Another process has the DuckDB file open for writing, so that nobody else can."""
-    script = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+    """Another process has the DuckDB file open for writing, and nobody else can; a load may have it for a moment."""
+    script = """
+import duckdb, sys, time
+end = time.monotonic() + 30
+while True:
+    try:
+        connection = duckdb.connect(sys.argv[1])
+        break
+    except duckdb.IOException:
+        if time.monotonic() > end:
+            raise
+        time.sleep(0.01)
+print("held", flush=True)
+sys.stdin.read()
+"""
     with subprocess.Popen(
         [sys.executable, "-c", script, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:

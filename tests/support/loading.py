@@ -111,7 +111,7 @@ def tables(pipeline: dlt.Pipeline) -> set[str]:
         pipeline,
         f"SELECT table_name FROM information_schema.tables WHERE table_schema = '{pipeline.dataset_name}'",
     )
-    return {name for (name,) in rows if not name.startswith("_dlt") and name != "fields"}
+    return {name for (name,) in rows if not name.startswith("_") and name != "fields"}
 
 
 def records(pipeline: dlt.Pipeline, table: str, *without: str) -> list[dict[str, Any]]:

@@ -75,6 +75,7 @@ ANSWERS = st.lists(st.tuples(OVERRIDES, EXTRAS), min_size=10, max_size=10)
 BODIES = st.lists(st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()), min_size=10, max_size=10)
 
 
+@pytest.mark.slow
 @settings(REPEATABLE, max_examples=2)
 @given(ANSWERS)
 def test_any_json_in_any_place_loads_and_harms_no_neighbour(answers: list[Any]) -> None:
@@ -102,6 +103,7 @@ def assert_loaded_beside_good_ones(answers: list[tuple[dict[str, Any], dict[str,
     assert len(names) <= 4 + step_count
 
 
+@pytest.mark.slow
 @settings(REPEATABLE, max_examples=2)
 @given(BODIES)
 def test_any_bytes_in_place_of_an_answer_end_as_one_row(bodies: list[bytes]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import dlt
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,6 +98,7 @@ def test_a_row_that_is_nested_very_deeply_is_read_wherever_the_stack_stands() ->
         assert read(levels) == ([nested], [nested])
 
 
+@pytest.mark.slow
 def test_a_large_answer_is_loaded_whole_and_replaced(sandbox: Sandbox, pipeline: dlt.Pipeline) -> None:
     text = "x" * 1_000
     rows = [

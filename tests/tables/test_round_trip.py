@@ -101,6 +101,7 @@ REPEATABLE = settings(deadline=None, derandomize=True, database=None, suppress_h
 EXECUTIONS = st.lists(st.lists(STEPS, max_size=3), min_size=10, max_size=20)
 
 
+@pytest.mark.slow
 @settings(REPEATABLE, max_examples=3)
 @given(EXECUTIONS)
 def test_steps_can_be_rebuilt_from_the_tables(executions: list[list[dict[str, Any]]]) -> None:

@@ -20,6 +20,7 @@ from further_source.tables.fields import NO_VALUE, Field, FieldColumns
 from further_source.tables.rows import wide_tables as rows_of
 from tests.conftest import MakePipeline
 from tests.support.loading import WORKFLOW, cells_of, columns, records, serve_rows, serve_steps, source_of, tables, wide
+from tests.support.slow import few_of
 
 NAMING = NamingConvention()
 SHORT_NAMES = NamingConvention(63)
@@ -82,7 +83,9 @@ class Wide:
 
 @pytest.mark.parametrize(
     "text",
-    ["2024-01-01T10:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00", "2024-01-01T10:00:00-25:00"],
+    few_of(
+        ["2024-01-01T10:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00", "2024-01-01T10:00:00-25:00"]
+    ),
 )
 def test_times_in_metadata_are_text(make_pipeline: MakePipeline, sandbox: Sandbox, text: str) -> None:
     sandbox.add(WORKFLOW, "ex", completed(WORKFLOW, "ex", [], metadata={"at": text}))
@@ -95,6 +98,7 @@ def test_times_in_metadata_are_text(make_pipeline: MakePipeline, sandbox: Sandbo
 # Names
 
 
+@pytest.mark.slow
 def test_awkward_names_load_and_can_be_queried(sandbox: Sandbox, pipeline: dlt.Pipeline) -> None:
     names = ["Größe", "保険番号", "🚗", "x" * 300, "1st", "select", 'a"b', "c\x00\x1f d", "e;--", "__f", "g__h"]
     steps = [step(name, [{field: cell(field, 0.5) for field in names}]) for name in [*names, "", "__"]]
@@ -133,9 +137,10 @@ def test_two_fields_never_share_a_column() -> None:
     assert wide_tables.again().values({"AMOUNT": cell(3, 0.5)}) == {"amount_3": [3.0]}
 
 
-def test_a_column_that_nobody_is_recorded_for_is_not_taken() -> None:
+@pytest.mark.parametrize("column", ["amount", "amount__confidence", "amount__v_text"])
+def test_a_column_that_nobody_is_recorded_for_is_not_taken(column: str) -> None:
     """Somebody added it, or a load was killed before it was recorded."""
-    wide_tables = Wide(stored={"rows_s": {**dict.fromkeys(_KEYS, "text"), "amount": "double"}})
+    wide_tables = Wide(stored={"rows_s": {**dict.fromkeys(_KEYS, "text"), column: "double"}})
 
     assert wide_tables.values(cells_of(amount=1)) == {"amount_2": [1.0]}
 
@@ -213,6 +218,7 @@ def test_an_execution_that_replaces_loses_its_rows_in_all_tables() -> None:
     assert found == {"rows_s": [None], "rows_s___2": [True], "rows_t": [True]}
 
 
+@pytest.mark.slow
 def test_401_fields_load(sandbox: Sandbox, make_pipeline: MakePipeline) -> None:
     for name in "ab":
         serve_rows(sandbox, name, {f"f{number}": cell(number, 0.5) for number in range(401)})
@@ -291,7 +297,7 @@ def test_a_row_that_is_no_object_is_one_field() -> None:
     }
 
 
-@pytest.mark.parametrize("wiped", [False, True])
+@pytest.mark.parametrize("wiped", few_of([False, True]))
 def test_types_are_known_to_the_next_run(sandbox: Sandbox, make_pipeline: MakePipeline, wiped: bool) -> None:
     serve_rows(sandbox, "a", cells_of(amount=5, zip="02139", ok=True))
     serve_rows(sandbox, "b", cells_of(amount="02139", zip=2139, ok="yes"), cells_of(amount=7, zip="1", ok=1))

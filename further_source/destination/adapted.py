@@ -1,0 +1,14 @@
+"""dlt's destinations, with what they lack for these tables."""
+
+from typing import Any
+
+from further_source.destination.dialects import adapt_dialects
+from further_source.destination.postgres import keep_empty_texts
+
+__all__ = ["adapt"]
+
+
+def adapt(destination: Any) -> None:
+    """Before anything is loaded into it: makes the destination load everything as it is."""
+    keep_empty_texts(destination)
+    adapt_dialects(destination)

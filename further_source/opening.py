@@ -1,0 +1,196 @@
+"""How a run begins: it looks at what the destination holds, and starts to ask for the rest, or to read an inbox."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import dlt
+
+from further_source.api.client import Client
+from further_source.arrivals import ONE_LOAD, Arrivals, Push
+from further_source.destination.forgotten import read_forgotten
+from further_source.destination.ledger import Ledger, read_ledger
+from further_source.destination.strategy import Loading
+from further_source.exceptions import ConfigurationError
+from further_source.executions import ExecutionId
+from further_source.inbox.deliveries import Deliveries
+from further_source.inbox.signed_urls import SignedUrls
+from further_source.polling.poll import PollState
+from further_source.run_report import Report
+from further_source.session import Session
+from further_source.settings import PollingSettings
+
+if TYPE_CHECKING:
+    from further_source.records import Records
+
+__all__ = ["Opened", "Plan", "open_run"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a source polls, and how.
+
+    Attributes:
+        listed: The executions in list order, each once.
+        make_client: Makes the client of one run; None where there are no credentials, and an inbox.
+        reload: Whether to ask also for what is loaded.
+        commit_interval: Seconds after which a slice is loaded; None for what suits the destination.
+        push: How deliveries are read, where there is an inbox.
+    """
+
+    listed: Sequence[ExecutionId]
+    make_client: Callable[[], Client] | None
+    settings: PollingSettings
+    reload: bool
+    commit_interval: float | None
+    push: Push | None = None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a run goes on with once it has begun.
+
+    Attributes:
+        ledger: What the destination holds; None where this load does not keep the ledger, so that all is asked.
+        can_ask: Whether there are credentials to ask the API with.
+        unlisted: Executions that were delivered without being listed.
+    """
+
+    session: Session | Arrivals
+    records: "Records"
+    ledger: Ledger | None
+    can_ask: bool
+    unlisted: set[ExecutionId]
+
+    def held(self, execution: ExecutionId) -> str | None:
+        """With which outcome the destination holds it as ended, if it does."""
+        return self.ledger.held(execution) if self.ledger is not None else None
+
+    def replaces(self, execution: ExecutionId) -> bool:
+        """Whether rows of it are to be taken away when it is loaded."""
+        return self.records.loading.can_replace and (self.ledger is None or self.held(execution) is not None)
+
+
+def open_run(
+    plan: Plan, report: Report, *, shared: bool, stop: Callable[[], bool], on_change: Callable[[PollState], None]
+) -> Opened:
+    """Begins, from inside the first extraction of a run; the report is told what is listed, loaded and forgotten.
+
+    Imports pyarrow only now: that takes long, and a run that finds its configuration wrong needs none.
+
+    Args:
+        shared: As of `run_in_slices`; so is `stop`.
+        on_change: As of `Session`.
+
+    Raises:
+        ConfigurationError: The destination cannot do what is wanted.
+    """
+    from further_source.records import records_of  # noqa: PLC0415
+
+    if plan.push is not None and shared:
+        raise ConfigurationError(ONE_LOAD)
+    records = records_of(dlt.current.pipeline(), dlt.current.source(), shared=shared)
+    ledger = _ledger(plan.listed, records.loading.table_format, seen=plan.push is not None)
+    _check(plan, records.loading, ledger)
+    held = ledger or Ledger(forgotten=_forgotten(plan.listed))
+    report.listed = len(plan.listed)
+    report.forgotten = len(held.forgotten)
+    if plan.reload:
+        to_ask = held.allowed(plan.listed)
+    else:
+        to_ask = held.missing(plan.listed)
+        report.earlier = held.counts()
+    ask = _asking(plan, stop, on_change)
+    unlisted: set[ExecutionId] = set()
+    if to_ask or (plan.push is not None and not plan.push.inbox.is_empty):
+        records.look()
+    session: Session | Arrivals
+    if plan.push is not None:
+        deliveries = _deliveries(plan, plan.push, records.loading.table_format, ledger, unlisted, stop)
+        session = Arrivals(
+            deliveries,
+            to_ask,
+            seen=None if ledger is None or plan.reload else ledger.seen,
+            grace=plan.push.grace,
+            ask=ask,
+            counts=report.deliveries,
+            stop=stop,
+        )
+    elif ask is None:
+        raise ConfigurationError("no credentials")
+    else:
+        session = ask(to_ask)
+    return Opened(session, records, ledger, ask is not None, unlisted)
+
+
+def _asking(
+    plan: Plan, stop: Callable[[], bool], on_change: Callable[[PollState], None]
+) -> Callable[[Sequence[ExecutionId]], Session] | None:
+    make_client = plan.make_client
+    if make_client is None:
+        return None
+    return lambda executions: Session(executions, make_client(), plan.settings, stop=stop, on_change=on_change)
+
+
+def _deliveries(
+    plan: Plan,
+    push: Push,
+    table_format: str | None,
+    ledger: Ledger | None,
+    unlisted: set[ExecutionId],
+    stop: Callable[[], bool],
+) -> Deliveries:
+    listed = frozenset(plan.listed)
+
+    def held(executions: Sequence[ExecutionId]) -> Collection[ExecutionId]:
+        """Those that are held as ended or were forgotten, and not to be loaded again."""
+        new = [execution for execution in executions if execution not in listed]
+        unlisted.update(new)
+        if ledger is None:
+            return _forgotten(executions)
+        unknown = [execution for execution in new if execution not in ledger.outcomes]
+        if unknown and (found := _ledger(unknown, table_format)) is not None:
+            ledger.update(found)
+        forgotten = {one for one in executions if one in ledger.forgotten}
+        return forgotten if plan.reload else forgotten.union(filter(ledger.outcome, executions))
+
+    return Deliveries(
+        push.inbox,
+        SignedUrls(
+            push.hosts,
+            request_timeout=push.request_timeout,
+            max_workers=plan.settings.max_workers,
+            max_bytes=push.max_bytes,
+        ),
+        held=held,
+        terminal_statuses=plan.settings.terminal_statuses,
+        max_bytes=push.max_bytes,
+        max_workers=plan.settings.max_workers,
+        verify=push.verify,
+        stop=stop,
+    )
+
+
+def _ledger(listed: Sequence[ExecutionId], table_format: str | None, *, seen: bool = False) -> Ledger | None:
+    """What the destination holds of the list; None where this load does not keep the ledger, so that all is asked."""
+    if "executions" not in dlt.current.source().resources.selected:
+        return None
+    state = dlt.current.load_package_state()["state"]
+    if not listed or state.get("dropped_tables") or state.get("truncated_tables"):
+        # With refresh, what is there now is dropped by this very load; the tombstones of `forget` are not.
+        return Ledger(forgotten=_forgotten(listed))
+    return read_ledger(dlt.current.pipeline(), listed, table_format, seen=seen)
+
+
+def _forgotten(listed: Sequence[ExecutionId]) -> frozenset[ExecutionId]:
+    return read_forgotten(dlt.current.pipeline()).intersection(listed) if listed else frozenset()
+
+
+def _check(plan: Plan, loading: Loading, ledger: Ledger | None) -> None:
+    if plan.reload and not loading.can_replace:
+        raise ConfigurationError(f"reload: {loading} cannot take away what was loaded before; load into a new dataset")
+    if ledger is None and loading.strategy == "upsert" and dlt.current.source_schema().data_table_names():
+        raise ConfigurationError(
+            f"executions is not selected, so all is asked again, and {loading} cannot take away what an execution no "
+            "longer has; select it, or load into a new dataset"
+        )

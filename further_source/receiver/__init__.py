@@ -1,0 +1,1 @@
+"""Receives webhook deliveries over HTTP, and stores them in an inbox. Needs the extra `receiver`."""

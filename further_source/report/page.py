@@ -1,0 +1,593 @@
+"""The report as one HTML file: no script, and nothing that a browser would have to ask anybody for."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from importlib import resources
+from xml.etree.ElementTree import Element
+
+from further_source.report import charts
+from further_source.report.figures import FieldConfidence, Figures, Through
+from further_source.report.markup import Content, document, tag
+from further_source.report.queries import WAITING_BOUNDS, WORST_CELLS
+
+__all__ = ["page"]
+
+# Whatever a name in the data may hold, a browser neither runs it nor asks for it.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_OUTCOMES = ("completed", "failed", "running", "other")
+_HEAT = (0.5, 0.7, 0.8, 0.9, 0.95)
+_MAX_TILES = 600
+_MAX_ROWS = 200
+_MAX_BARS = 45
+_NO_NAME = "(no name)"
+
+
+def page(figures: Figures, *, dataset: str, made_at: datetime) -> str:
+    """The whole file.
+
+    Args:
+        dataset: What was looked at.
+        made_at: When the figures were read.
+    """
+    sections = [section for section in (make(figures) for make in _SECTIONS) if section is not None]
+    links = [tag("li", tag("a", section[0].text or "", href=f"#{section.get('id')}")) for section in sections]
+    style = tag("style")
+    style.text = resources.files("further_source.report").joinpath("style.css").read_text(encoding="utf-8")
+    title = f"Report of {dataset}"
+    return document(
+        tag(
+            "html",
+            tag(
+                "head",
+                tag("meta", charset="utf-8"),
+                tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+                tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+                tag("meta", name="referrer", content="no-referrer"),
+                tag("title", title),
+                style,
+            ),
+            tag(
+                "body",
+                tag("header", tag("h1", title), tag("p", _about(figures, made_at), class_="soft"), _numbers(figures)),
+                tag("nav", tag("ul", links), aria_label="Sections"),
+                tag("main", tag("div", sections, class_="cards")),
+                tag("footer", tag("p", _END, class_="soft")),
+            ),
+            lang="en",
+        )
+    )
+
+
+_END = (
+    "Days and times are UTC. A cell goes straight through at a threshold if its confidence is at least that, a "
+    "document if all its cells do; a cell without a confidence never does. Confidence is what the API says of its own "
+    "answer. How often it is right, only reviews tell."
+)
+
+
+def _about(figures: Figures, made_at: datetime) -> str:
+    counted = f"only what was loaded from {_moment(figures.since)} on" if figures.since else "all that is loaded"
+    values = "values of cells are shown" if figures.has_values else "no values of cells"
+    return f"Made {_moment(made_at)}; {counted}; {values}."
+
+
+def _numbers(figures: Figures) -> Element:
+    known = figures.cell_count - figures.cells.get(None, 0)
+    mean = sum((one.mean or 0.0) * one.with_confidence for one in figures.fields) / known if known else None
+    numbers: list[tuple[str, str, str | None]] = [
+        ("Executions", _count(figures.executions), None),
+        ("completed", _count(figures.completed), None),
+        ("Documents with cells", _count(figures.document_count), None),
+        ("Cells", _count(figures.cell_count), None),
+        ("Mean confidence", "none" if mean is None else f"{mean:.3f}", None),
+        ("Loads", _count(figures.loads), None),
+        ("Last load", _moment(figures.last_load), "moment"),
+        ("Last asked", _moment(figures.last_asked), "moment"),
+    ]
+    return tag(
+        "dl",
+        (
+            tag("div", tag("dt", name), tag("dd", number, class_=kind, data_figure=name))
+            for name, number, kind in numbers
+        ),
+        class_="numbers",
+    )
+
+
+# Sections
+
+
+def _section(name: str, title: str, *contents: Content, wide: bool = False) -> Element:
+    heading = f"{name}-heading"
+    return tag(
+        "section",
+        tag("h2", title, id=heading),
+        contents,
+        id=name,
+        aria_labelledby=heading,
+        class_="wide" if wide else None,
+    )
+
+
+def _to_see(figures: Figures) -> Element:
+    """What a reader should look at first."""
+    changed = [one for one in figures.changes if one.is_noteworthy]
+    fallen = sum(one.difference < 0 for one in changed)
+    unwell = {
+        outcome: sum(day.get(outcome, 0) for day in figures.outcomes.values())
+        for outcome in sorted({key for day in figures.outcomes.values() for key in day} - {"completed", "running"})
+    }
+    named = [one for one in figures.without_column if one[3] != "no value has come yet"]
+    notes: list[tuple[int, str, str]] = [
+        (len(changed), f"mean confidence of {len(changed)} fields has changed, {fallen} of them fell", "changes"),
+        *((count, f"{count:,} executions ended as {outcome}", "outcomes") for outcome, count in unwell.items()),
+        (len(figures.types), f"{len(figures.types)} fields came in more than one type", "types"),
+        (len(named), f"{len(named)} fields have no column", "columns"),
+        (
+            figures.cells.get(None, 0),
+            f"{figures.cells.get(None, 0):,} cells came without a confidence",
+            "fields",
+        ),
+    ]
+    shown = [tag("li", tag("a", text, href=f"#{target}")) for count, text, target in notes if count]
+    return _section(
+        "look",
+        "What to look at",
+        tag("ul", shown, class_="notes") if shown else tag("p", "Nothing stands out."),
+        wide=True,
+    )
+
+
+def _straight_through(figures: Figures) -> Element:
+    title = "What would go straight through"
+    if not figures.cell_count:
+        return _section("through", title, tag("p", "No cells are loaded."))
+    shares = [_shares(one, figures) for one in figures.through]
+    drawn: list[charts.Line] = [
+        ("cells", "cells", [(one[0], one[1]) for one in shares]),
+        ("documents", "whole documents", [(one[0], one[2]) for one in shares]),
+    ]
+    errors = [(one.threshold, one.error) for one in figures.through if one.error is not None]
+    if errors:
+        drawn.append(("error", "wrong cells among these, by reviews", errors))
+    at = {one.threshold: one for one in figures.through}
+    told = "; ".join(
+        f"at {threshold:.2f} {_percent(at[threshold].cells, figures.cell_count)} of cells and "
+        f"{_percent(at[threshold].documents, figures.document_count)} of documents"
+        for threshold in (0.7, 0.8, 0.9)
+    )
+    rows = [
+        (
+            f"{one.threshold:.2f}",
+            one.cells,
+            _percent(one.cells, figures.cell_count),
+            one.documents,
+            _percent(one.documents, figures.document_count),
+            "" if one.error is None else f"{one.error:.2%}",
+        )
+        for one in figures.through
+    ]
+    return _section(
+        "through",
+        title,
+        tag("p", f"{told[0].upper()}{told[1:]}.", class_="soft"),
+        tag(
+            "figure",
+            charts.lines(
+                "through-chart", f"{title}, by threshold", f"Falling lines: {told}.", drawn, "threshold of confidence"
+            ),
+            _legend([(kind, name, "line") for kind, name, _ in drawn]),
+        ),
+        _numbers_of(
+            "Threshold by threshold",
+            ("threshold", "cells", "share", "documents", "share", "wrong, by reviews"),
+            rows,
+        ),
+    )
+
+
+def _shares(one: Through, figures: Figures) -> tuple[float, float, float]:
+    return (
+        one.threshold,
+        one.cells / figures.cell_count,
+        one.documents / figures.document_count if figures.document_count else 0.0,
+    )
+
+
+def _histogram(figures: Figures) -> Element:
+    classes = [0] * 20
+    for bucket, count in figures.cells.items():
+        if bucket is not None:
+            classes[min(19, bucket // 5)] += count
+    stacks = [(f"{number / 20:.2f} to {(number + 1) / 20:.2f}", {"bar": count}) for number, count in enumerate(classes)]
+    without = figures.cells.get(None, 0)
+    return _section(
+        "histogram",
+        "Confidence of cells",
+        tag("p", f"{without:,} cells without a confidence are not in it.", class_="soft") if without else None,
+        charts.bars(
+            "histogram-chart",
+            "Cells by confidence",
+            f"Bars, each a twentieth wide; the highest has {max(classes):,} of {sum(classes):,} cells.",
+            stacks,
+            "confidence",
+            edges=[(tenth / 10, f"{tenth / 10:.1f}") for tenth in range(0, 11, 2)],
+        ),
+        _numbers_of("Cells by confidence", ("confidence", "cells"), [(name, parts["bar"]) for name, parts in stacks]),
+    )
+
+
+def _heat_map(figures: Figures) -> Element:
+    """Steps, each with a tile for each field, the least confident first."""
+    steps: dict[str | None, list[FieldConfidence]] = {}
+    shown = sorted(figures.fields, key=lambda one: (one.mean is None, one.mean or 0.0))[:_MAX_TILES]
+    for one in shown:
+        steps.setdefault(one.step_name, []).append(one)
+    left_out = len(figures.fields) - len(shown)
+    bounds = ["below 0.50", *(f"from {low:.2f}" for low in _HEAT)]
+    return _section(
+        "fields",
+        "Confidence, step by field",
+        tag("p", "Mean of each field, with the number of its cells; the least confident step and field come first."),
+        tag("p", f"{left_out} more fields are more confident than these.", class_="soft") if left_out else None,
+        tag(
+            "ul",
+            (tag("li", text, class_=f"h{number}") for number, text in enumerate(bounds)),
+            class_="tiles",
+            aria_label="Colours",
+        ),
+        (
+            (tag("h3", step or _NO_NAME), tag("ul", map(_tile, of_step), class_="tiles heat"))
+            for step, of_step in steps.items()
+        ),
+        wide=True,
+    )
+
+
+def _tile(one: FieldConfidence) -> Element:
+    heat = "none" if one.mean is None else f"h{sum(one.mean >= low for low in _HEAT)}"
+    mean = "no confidence" if one.mean is None else f"{one.mean:.3f}"
+    lowest = "" if one.lowest is None else f", lowest {one.lowest:.2f}"
+    return tag("li", one.field or _NO_NAME, tag("b", mean), f"{one.cells:,} cells{lowest}", class_=heat)
+
+
+def _changes(figures: Figures) -> Element:
+    title = "Changes of mean confidence"
+    if not figures.changes or figures.compared_at is None:
+        return _section(
+            "changes", title, tag("p", "There is nothing to compare: all that is counted was loaded on one side.")
+        )
+    rows = [
+        (
+            one.step_name or _NO_NAME,
+            one.field or _NO_NAME,
+            f"{one.before:.3f}",
+            f"{one.after:.3f}",
+            f"{one.difference:+.3f}",
+            one.cells_before,
+            one.cells_after,
+            "changed" if one.is_noteworthy else "",
+        )
+        for one in figures.changes
+    ]
+    count = sum(one.is_noteworthy for one in figures.changes)
+    return _section(
+        "changes",
+        title,
+        tag(
+            "p",
+            f"What was loaded from {_moment(figures.compared_at)} on against what was loaded before. {count} of "
+            f"{len(rows)} fields changed by 0.01 or more, and by four standard errors. A change of the model behind "
+            "the API shows here first; so does a change of the documents.",
+        ),
+        _table(
+            "Mean confidence before and after",
+            ("step", "field", "before", "after", "change", "cells before", "after", ""),
+            rows[: max(count, 15)][:_MAX_ROWS],
+        ),
+        wide=True,
+    )
+
+
+def _reliability(figures: Figures) -> Element | None:
+    if not figures.reviewed:
+        return None
+    said = [
+        f"{one.lower:.2f} to {one.upper:.2f}: {one.right:,} of {one.cells:,} right, {one.share:.1%} "
+        f"({one.bounds[0]:.1%} to {one.bounds[1]:.1%})"
+        for one in figures.reviewed
+    ]
+    points = [
+        ((one.lower + one.upper) / 2, one.share, *one.bounds, text)
+        for one, text in zip(figures.reviewed, said, strict=True)
+    ]
+    rows = [
+        (
+            f"{one.lower:.2f} to {one.upper:.2f}",
+            one.cells,
+            one.right,
+            f"{one.share:.1%}",
+            f"{one.bounds[0]:.1%} to {one.bounds[1]:.1%}",
+        )
+        for one in figures.reviewed
+    ]
+    return _section(
+        "reliability",
+        "How often confidence is right",
+        tag(
+            "p",
+            "The share of reviewed cells that were right, with Wilson's bounds at 95 %. On the dashed line confidence "
+            "would be the share that is right.",
+            class_="soft",
+        ),
+        charts.reliability(
+            "reliability-chart", "Share right by confidence, as reviewed", "; ".join(said), points, "confidence"
+        ),
+        _table("Reviewed cells", ("confidence", "reviewed", "right", "share", "bounds"), rows),
+    )
+
+
+def _thresholds(figures: Figures) -> Element | None:
+    if not figures.thresholds:
+        return None
+    rows = [
+        (
+            one.step_name or "all",
+            one.field or "all",
+            "none yet" if one.threshold is None else f"{one.threshold:.3f}",
+            f"{one.target_error:.1%} at {one.confidence_level:.0%}",
+            _percent(one.cells_through, one.cells),
+            one.reviews_needed or "",
+        )
+        for one in figures.thresholds
+    ]
+    return _section(
+        "thresholds",
+        "Thresholds in force",
+        _table(
+            "As further-source threshold found them",
+            ("step", "field", "threshold", "error at most", "straight through", "reviews still needed"),
+            rows[:_MAX_ROWS],
+        ),
+        wide=True,
+    )
+
+
+def _outcomes(figures: Figures) -> Element:
+    counted: dict[date, dict[str, int]] = {}
+    for day, outcomes in figures.outcomes.items():
+        parts = counted.setdefault(day, dict.fromkeys(_OUTCOMES, 0))
+        for outcome, count in outcomes.items():
+            parts[outcome if outcome in parts else "other"] += count
+    stacks = _by_time(counted)
+    rows = [(str(day), outcome, count) for day, of_day in figures.outcomes.items() for outcome, count in of_day.items()]
+    return _section(
+        "outcomes",
+        "Executions by outcome",
+        tag(
+            "figure",
+            charts.bars(
+                "outcomes-chart",
+                "Executions by the day they were last asked, and by outcome",
+                f"{sum(count for *_, count in rows):,} executions on {len(counted)} days.",
+                stacks,
+                "last asked",
+            ),
+            _legend([(name, name, "rect") for name in _OUTCOMES if any(parts[name] for _, parts in stacks)]),
+        )
+        if stacks
+        else tag("p", "No execution is loaded."),
+        _numbers_of("Executions by day and outcome", ("day", "outcome", "executions"), rows[-_MAX_ROWS:])
+        if rows
+        else None,
+    )
+
+
+def _loads(figures: Figures) -> Element:
+    stacks = _by_time({day: {"bar": count} for day, count in figures.loads_by_day.items()})
+    return _section(
+        "loads",
+        "Loads",
+        tag(
+            "p",
+            f"The first {_moment(figures.first_load)}, the last {_moment(figures.last_load)}.",
+            class_="soft",
+        ),
+        charts.bars("loads-chart", "Loads by day", f"{figures.loads:,} loads.", stacks, "loaded") if stacks else None,
+        _numbers_of(
+            "Loads by day",
+            ("day", "loads"),
+            [(str(day), count) for day, count in figures.loads_by_day.items()][-_MAX_ROWS:],
+        )
+        if stacks
+        else None,
+    )
+
+
+def _waiting(figures: Figures) -> Element:
+    names = [
+        *(f"under {_duration(bound)}" for bound in WAITING_BOUNDS),
+        f"{_duration(WAITING_BOUNDS[-1])} or more",
+    ]
+    rows = [*zip(names, figures.waiting, strict=False)]
+    while len(rows) > 1 and not rows[-1][1]:
+        rows.pop()
+    edges = [
+        ((n + 0.5) / len(rows), name.replace("under ", "<").replace(" or more", "+"))
+        for n, (name, _) in enumerate(rows)
+    ]
+    return _section(
+        "waiting",
+        "From the first asking to the last",
+        charts.bars(
+            "waiting-chart",
+            "Ended executions by the time from the first asking to the last",
+            "; ".join(f"{name} {count:,}" for name, count in rows),
+            [(name, {"bar": count}) for name, count in rows],
+            "of completed and failed executions",
+            edges=edges,
+        )
+        if rows
+        else tag("p", "No execution has ended."),
+        _numbers_of("Ended executions", ("time", "executions"), rows) if rows else None,
+    )
+
+
+def _types(figures: Figures) -> Element:
+    rows = [
+        (step or _NO_NAME, field or _NO_NAME, ", ".join(f"{kind} {count:,}" for kind, count in kinds.items()))
+        for (step, field), kinds in figures.types.items()
+    ]
+    return _section(
+        "types",
+        "Fields that changed their type",
+        _table("Fields with cells of more than one type", ("step", "field", "cells by type"), rows[:_MAX_ROWS])
+        if rows
+        else tag("p", "None."),
+    )
+
+
+def _without_column(figures: Figures) -> Element:
+    rows = [
+        (table, step or _NO_NAME, field, reason) for table, step, field, reason in figures.without_column[:_MAX_ROWS]
+    ]
+    return _section(
+        "columns",
+        "Fields without a column",
+        _table("Fields that have no column in a wide table", ("table", "step", "field", "why"), rows)
+        if rows
+        else tag("p", "None."),
+    )
+
+
+def _worst(figures: Figures) -> Element:
+    rows = [
+        (
+            f"{one.confidence:.3f}",
+            one.step_name or _NO_NAME,
+            one.field or _NO_NAME,
+            one.row_index,
+            f"{one.workflow_id}/{one.workflow_execution_id}",
+            *(("null" if one.value is None else one.value,) if figures.has_values else ()),
+        )
+        for one in figures.worst
+    ]
+    headers = ("confidence", "step", "field", "row", "execution", *(("value",) if figures.has_values else ()))
+    return _section(
+        "worst",
+        "The least confident cells",
+        _table(f"Where the {min(WORST_CELLS, len(rows))} least confident cells stand; rows count from 0", headers, rows)
+        if rows
+        else tag("p", "No cell has a confidence."),
+        wide=True,
+    )
+
+
+_SECTIONS: tuple[Callable[[Figures], Element | None], ...] = (
+    _to_see,
+    _straight_through,
+    _histogram,
+    _reliability,
+    _thresholds,
+    _heat_map,
+    _changes,
+    _outcomes,
+    _waiting,
+    _loads,
+    _types,
+    _without_column,
+    _worst,
+)
+
+
+# Parts
+
+
+def _table(caption: str, headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Element:
+    """A table that can be scrolled sideways, by keyboard too, where it is wider than the page."""
+    rows = list(rows)
+    numeric = [all(isinstance(row[n], int) for row in rows) for n in range(len(headers))]
+
+    def cell(column: int, value: object) -> Element:
+        text = f"{value:,}" if isinstance(value, int) else str(value)
+        kind = "number" if numeric[column] else "id" if headers[column] in ("execution", "value") else None
+        return tag("th", text, scope="row", class_=kind) if column == 0 else tag("td", text, class_=kind)
+
+    head = [
+        tag("th", name, scope="col", class_="number" if numeric[n] else None) if name else tag("td")
+        for n, name in enumerate(headers)
+    ]
+    body = (tag("tr", (cell(n, value) for n, value in enumerate(row))) for row in rows)
+    table = tag("table", tag("caption", caption), tag("thead", tag("tr", head)), tag("tbody", body))
+    return tag("div", table, class_="scroll", tabindex=0, role="group", aria_label=caption)
+
+
+def _numbers_of(caption: str, headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Element:
+    """The numbers of a chart, folded away."""
+    return tag("details", tag("summary", f"{caption}, in numbers"), _table(caption, headers, rows))
+
+
+def _legend(entries: Iterable[tuple[str, str, str]]) -> Element:
+    """CSS class, name and shape of each."""
+
+    def sample(kind: str, shape: str) -> Element:
+        mark = (
+            tag("line", class_=f"line {kind}", x1=0, y1=5, x2=20, y2=5)
+            if shape == "line"
+            else tag("rect", class_=f"mark {kind}", width=20, height=10)
+        )
+        return tag("svg", mark, viewBox="0 0 20 10", aria_hidden="true")
+
+    return tag("ul", (tag("li", sample(kind, shape), name) for kind, name, shape in entries), class_="legend")
+
+
+def _by_time(counted: Mapping[date, Mapping[str, int]]) -> list[tuple[str, dict[str, int]]]:
+    """All days from the first to the last, or weeks or months where these are too many; empty ones too."""
+    if not counted:
+        return []
+    days = (max(counted) - min(counted)).days
+    if days < _MAX_BARS:
+        first, name, label = _same_day, "%Y-%m-%d", "%m-%d"
+    elif days < _MAX_BARS * 7:
+        first, name, label = _monday, "%Y-%m-%d", "%m-%d"
+    else:
+        first, name, label = _first_of_month, "%Y-%m", "%Y-%m"
+    kinds = dict.fromkeys(kind for parts in counted.values() for kind in parts)
+    periods: dict[date, dict[str, int]] = {}
+    for number in range(days + 1):
+        day = min(counted) + timedelta(days=number)
+        parts = periods.setdefault(first(day), dict.fromkeys(kinds, 0))
+        for kind, count in counted.get(day, {}).items():
+            parts[kind] += count
+    named = label if len({day.strftime(label) for day in periods}) == len(periods) else name
+    return [(day.strftime(named), parts) for day, parts in periods.items()]
+
+
+def _same_day(day: date) -> date:
+    return day
+
+
+def _monday(day: date) -> date:
+    return day - timedelta(days=day.weekday())
+
+
+def _first_of_month(day: date) -> date:
+    return day.replace(day=1)
+
+
+def _duration(seconds: int) -> str:
+    if seconds < 60:
+        return f"{seconds} s"
+    return f"{seconds // 60} min" if seconds < 3600 else f"{seconds // 3600} h"
+
+
+def _count(number: int) -> str:
+    return f"{number:,}"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else ""
+
+
+def _moment(moment: datetime | None) -> str:
+    return "never" if moment is None else f"{moment:%Y-%m-%d %H:%M}"

@@ -1,0 +1,132 @@
+"""Loads that are killed at each of their steps."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import dlt
+import psycopg2
+import pytest
+
+from further_source import run_in_slices
+from further_source.sandbox import Sandbox
+from tests.support.loading import WORKFLOW, cells_of, serve_rows, source_of
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks, and signals of POSIX")
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def base_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """Of a PostgreSQL server with an empty database `base`; None for DuckDB."""
+    if request.param == "duckdb":
+        yield None
+        return
+    url: str = request.getfixturevalue("postgres_url")
+    with closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE DATABASE base")
+            yield url
+            cursor.execute("DROP DATABASE IF EXISTS copy WITH (FORCE)")
+            cursor.execute("DROP DATABASE base WITH (FORCE)")
+
+
+def base_pipeline(directory: Path, url: str | None) -> dlt.Pipeline:
+    return dlt.pipeline(
+        "further",
+        pipelines_dir=str(directory / "pipelines"),
+        destination=dlt.destinations.duckdb(str(directory / "further.duckdb"))
+        if url is None
+        else dlt.destinations.postgres(url.replace("/postgres?", "/base?")),
+        dataset_name="further_data",
+    )
+
+
+def prepare(what: str, directory: Path, url: str | None, sandbox: Sandbox) -> None:
+    """Makes the state that each load begins with."""
+    serve_rows(sandbox, "a", cells_of(x="1"), cells_of(x="2", y=3))
+    serve_rows(sandbox, "b", cells_of(x="4"))
+    pipeline = base_pipeline(directory, url)
+    if what == "first package":
+        pipeline.extract([source_of(sandbox, ["a", "b"]), dlt.resource([{"n": 1}, {"n": 2}], name="others")])
+        pipeline.normalize()
+        if url is None:
+            with pipeline.sql_client() as client:
+                client.execute_sql("SELECT 1")  # makes the file
+        return
+    run_in_slices(pipeline, source_of(sandbox, ["a", "b"]))
+    serve_rows(sandbox, "a", cells_of(x="5"))
+    serve_rows(sandbox, "c", cells_of(x="6", z=True), cells_of(x="7"))
+    if what == "package that replaces":
+        pipeline = base_pipeline(directory, url)
+        pipeline.extract(source_of(sandbox, ["a", "c"], reload=True))
+        pipeline.normalize()
+
+
+def campaign(
+    directory: Path, url: str | None, sandbox: Sandbox, *, inserts_into: str | None = None, following: int = 0
+) -> dict[str, Any]:
+    """Kills a load at all steps; or at the first that inserts into a table, and some of those that follow."""
+    options = {
+        "directory": str(directory),
+        "url": url,
+        "inserts_into": inserts_into,
+        "following": following,
+        "source": {
+            "executions": [f"{WORKFLOW}/{name}" for name in "abc"],
+            "base_url": sandbox.base_url,
+            "access_token": sandbox.issue_token(),
+            "initial_interval": 0.01,
+            "max_requests_per_second": 1000,
+            "max_wait": 0,
+        },
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.campaign", json.dumps(options)],
+        cwd=PROJECT,
+        env={
+            **os.environ,
+            "LOAD__WORKERS": "1",
+            "DATA_WRITER__DISABLE_COMPRESSION": "true",
+            "SOURCES__FURTHER_SOURCE__LEASE_DURATION": "0",  # that of one that was killed would have to run out
+        },
+        capture_output=True,
+        text=True,
+        timeout=3600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert result["failures"] == [], f"{result}\n{done.stderr[-20000:]}"
+    return result
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("base_url", ["duckdb", "postgres"], indirect=True)
+@pytest.mark.parametrize("what", ["first package", "package that replaces", "nothing pending"])
+def test_a_kill_at_any_step_leaves_every_row_once(
+    what: str, base_url: str | None, tmp_path: Path, sandbox: Sandbox
+) -> None:
+    prepare(what, tmp_path, base_url, sandbox)
+    serve_rows(sandbox, "c", cells_of(x="6", z=True), cells_of(x="7"))
+    result = campaign(tmp_path, base_url, sandbox)
+    assert result["steps"] > 100
+    # Threads that poll take a step more or less.
+    assert result["killed"] >= result["steps"] * (0.9 if what == "nothing pending" else 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("base_url", ["postgres"], indirect=True)
+@pytest.mark.parametrize("table", ["_dlt_pipeline_state", pytest.param("others", marks=pytest.mark.slow)])
+def test_a_kill_between_what_is_appended_and_the_note_of_it(
+    table: str, base_url: str | None, tmp_path: Path, sandbox: Sandbox
+) -> None:
+    prepare("first package", tmp_path, base_url, sandbox)
+    serve_rows(sandbox, "c", cells_of(x="6", z=True), cells_of(x="7"))
+    result = campaign(tmp_path, base_url, sandbox, inserts_into=table, following=2)
+    assert result["killed"] == result["steps"] == 3

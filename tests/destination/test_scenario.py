@@ -1,0 +1,79 @@
+"""The scenario on each destination that can be had here."""
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import sqlalchemy
+
+from further_source.sandbox import Sandbox
+from tests.destination.scenario import Destination, play
+from tests.support.command import Command, ids, loaded, serve
+
+Format = Literal["delta", "iceberg"] | None
+FORMATS: list[Format] = ["delta", "iceberg", None]
+
+
+@pytest.mark.slow
+@pytest.mark.duckdb
+def test_duckdb(tmp_path: Path) -> None:
+    file = str(tmp_path / "cells.duckdb")
+    play(Destination("duckdb", {"DESTINATION__DUCKDB__CREDENTIALS": file}), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+def test_postgresql(postgres_url: str, tmp_path: Path) -> None:
+    play(Destination("postgres", {"DESTINATION__POSTGRES__CREDENTIALS": postgres_url}), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.sqlite
+def test_sqlite(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/lite.db"
+    play(Destination("sqlalchemy", {"DESTINATION__SQLALCHEMY__CREDENTIALS": url}), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.mariadb
+def test_mariadb(mariadb_url: str, tmp_path: Path) -> None:
+    play(Destination("sqlalchemy", {"DESTINATION__SQLALCHEMY__CREDENTIALS": mariadb_url}), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.mariadb
+def test_a_row_of_mariadb_holds_the_texts_of_all_fields_of_a_table(mariadb_url: str, tmp_path: Path) -> None:
+    """Of 40 bytes each: longer ones are moved out of the row."""
+    with Sandbox() as sandbox:
+        command = Command(tmp_path, sandbox)
+        command.environment["DESTINATION__SQLALCHEMY__CREDENTIALS"] = mariadb_url
+        serve(sandbox, "ex", {f"field_{number}": "t" * 40 for number in range(160)})
+        loaded(command.run_here(*ids(["ex"]), "--destination", "sqlalchemy", "--dataset", "wide_rows", "--quiet"))
+
+    assert columns_of(mariadb_url, "wide_rows", "rows_extract") == 6 + 2 * 150
+    assert columns_of(mariadb_url, "wide_rows", "rows_extract___2") == 6 + 2 * 10
+
+
+def columns_of(url: str, dataset: str, table: str) -> int:
+    engine = sqlalchemy.create_engine(url)
+    with engine.connect() as connection:
+        found = len(sqlalchemy.inspect(connection).get_columns(table, dataset))
+    engine.dispose()
+    return found
+
+
+def lake(url: str, table_format: Format, **credentials: str) -> Destination:
+    environment = {f"DESTINATION__FILESYSTEM__CREDENTIALS__{key.upper()}": value for key, value in credentials.items()}
+    return Destination(
+        "filesystem",
+        {**environment, "DESTINATION__FILESYSTEM__BUCKET_URL": url},
+        "upsert" if table_format else "append",
+        table_format,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.lake
+@pytest.mark.parametrize("table_format", FORMATS)
+def test_lake_in_a_directory(table_format: Format, tmp_path: Path) -> None:
+    play(lake(str(tmp_path / "lake"), table_format), tmp_path)

@@ -1,0 +1,200 @@
+"""Kills a load at each of its steps in turn, and loads again: `python -m tests.support.campaign JSON`.
+
+A step is a file that is opened for writing, renamed or deleted, or a statement of SQL, right before it and right after
+it. Each load begins with a copy of the same working directory and database. The process imports everything once and
+then forks, for a load takes less time than the imports.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import dlt
+import psycopg2
+import pyarrow.parquet  # noqa: F401  once, and not in each fork; so are records
+
+from further_source.destination.working_state import mend_working_state
+from further_source.records import records_of  # noqa: F401
+from further_source.run import run_in_slices
+from further_source.source import further_source
+
+FILE_EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
+STATEMENTS = {"execute", "copy_expert", "commit", "begin", "rollback"}
+DATASET = "further_data"
+_CHANGING = {"_dlt_load_id", "_dlt_id", "poll_first_at", "poll_last_at", "poll_count"}
+
+
+class Base:
+    """The database and working directory that each load begins with, and the copies that it gets.
+
+    Args:
+        directory: Has `pipelines`, and for DuckDB `further.duckdb`; the copies go beside them.
+        url: Of a PostgreSQL server that has the database `base`; None for DuckDB.
+    """
+
+    def __init__(self, directory: Path, url: str | None) -> None:
+        self._directory = directory
+        self._url = url
+        self._pipelines = directory / "copy" / "pipelines"
+
+    def copy(self) -> None:
+        shutil.rmtree(self._directory / "copy", ignore_errors=True)
+        shutil.copytree(self._directory / "pipelines", self._pipelines)
+        if self._url is None:
+            shutil.copy(self._directory / "further.duckdb", self._directory / "copy" / "further.duckdb")
+            return
+        with closing(psycopg2.connect(self._url)) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute("DROP DATABASE IF EXISTS copy WITH (FORCE)")
+                cursor.execute("CREATE DATABASE copy TEMPLATE base")
+
+    @property
+    def destination(self) -> Any:
+        if self._url is None:
+            return dlt.destinations.duckdb(str(self._directory / "copy" / "further.duckdb"))
+        return dlt.destinations.postgres(self._url.replace("/postgres?", "/copy?"))
+
+    def pipeline(self) -> dlt.Pipeline:
+        mend_working_state("further", str(self._pipelines))
+        return dlt.pipeline(
+            "further", pipelines_dir=str(self._pipelines), destination=self.destination, dataset_name=DATASET
+        )
+
+
+def forked(work: Callable[[], Any]) -> tuple[int, Any]:
+    """The exit code of a process of its own that does the work, below 0 for a signal, and what it returned."""
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        os.close(reader)
+        try:
+            with os.fdopen(writer, "w") as out:
+                json.dump(work(), out, default=str)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        os._exit(code)
+    os.close(writer)
+    with os.fdopen(reader) as result:
+        text = result.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code, json.loads(text) if text else None
+
+
+class Steps:
+    """Counts the steps of this process, and kills it at one of them."""
+
+    def __init__(self, below: Path, kill_at: int | None) -> None:
+        self._below = str(below)
+        self._kill_at = kill_at
+        self._lock = threading.Lock()
+        self.made: list[str] = []
+
+    def begin(self) -> None:
+        sys.addaudithook(self._audit)
+        threading.setprofile(self._profile)
+        sys.setprofile(self._profile)
+
+    def _step(self, what: str) -> None:
+        with self._lock:
+            self.made.append(what)
+            if len(self.made) == self._kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
+        if (writes or event in FILE_EVENTS) and str(arguments[0]).startswith(self._below):
+            self._step(f"{event} {arguments[0]}")
+
+    def _profile(self, frame: FrameType, event: str, function: Any) -> None:
+        if event in ("c_call", "c_return") and function.__name__ in STATEMENTS:
+            owner = type(getattr(function, "__self__", None)).__module__
+            if owner.startswith(("psycopg2", "duckdb", "_duckdb")):
+                self._step(f"{event} {frame.f_locals.get('query')}")
+
+
+@contextmanager
+def loading(base: Base, arguments: dict[str, Any]) -> Iterator[Callable[[], Any]]:
+    """The load; its pipeline is made before, for that is no part of it."""
+    pipeline = base.pipeline()
+    yield lambda: run_in_slices(pipeline, further_source(**arguments))
+
+
+def load_to_the_kill(base: Base, arguments: dict[str, Any], directory: Path, kill_at: int | None) -> list[str]:
+    steps = Steps(directory / "copy", kill_at)
+    with loading(base, arguments) as load:
+        steps.begin()
+        load()
+        sys.setprofile(None)
+    return steps.made
+
+
+def load_again(base: Base, arguments: dict[str, Any]) -> dict[str, list[Any]]:
+    with loading(base, arguments) as load:
+        load()
+    return contents(base)
+
+
+def contents(base: Base) -> dict[str, list[Any]]:
+    """All rows by table, without what is another each time; of dlt's own tables what must not be there twice."""
+    found: dict[str, list[Any]] = {}
+    with base.pipeline().sql_client() as client:
+
+        def rows(sql: str) -> list[Any]:
+            with client.execute_query(sql) as cursor:
+                return sorted(cursor.fetchall(), key=repr)
+
+        columns: dict[str, list[str]] = {}
+        for table, column in rows(
+            f"SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = '{DATASET}'"
+        ):
+            columns.setdefault(table, []).append(column)
+        for table, names in columns.items():
+            if table.startswith("_dlt"):
+                key = {"_dlt_loads": "load_id", "_dlt_version": "version_hash"}.get(table, "_dlt_id")
+                found[table] = rows(f"SELECT {key} FROM {DATASET}.{table} GROUP BY 1 HAVING count(*) > 1")
+            else:
+                selected = ", ".join(f'"{name}"' for name in sorted(names) if name not in _CHANGING)
+                found[table] = rows(f'SELECT {selected} FROM {DATASET}."{table}"')
+    return found
+
+
+def main() -> None:
+    options = json.loads(sys.argv[1])
+    directory = Path(options["directory"])
+    base, source = Base(directory, options["url"]), options["source"]
+    base.copy()
+    code, expected = forked(lambda: load_again(base, source))
+    assert code == 0, "it does not even load without a kill"
+    base.copy()
+    code, made = forked(lambda: load_to_the_kill(base, source, directory, None))
+    assert code == 0
+    failures, killed = [], 0
+    steps = range(1, len(made) + 1)
+    if options["inserts_into"]:
+        wanted = f'insert into "{DATASET}"."{options["inserts_into"]}"'
+        first = next(step for step in steps if wanted in made[step - 1])
+        steps = steps[first - 1 : first + options["following"]]
+    for step in steps:
+        base.copy()
+        code, _ = forked(lambda step=step: load_to_the_kill(base, source, directory, step))  # type: ignore[misc]
+        killed += code == -signal.SIGKILL
+        code, found = forked(lambda: load_again(base, source))
+        if code or found != expected:
+            wrong = [] if code else sorted(table for table in expected if found.get(table) != expected[table])
+            failures.append({"step": step, "code": code, "at": made[step - 1], "tables": wrong})
+    print(json.dumps({"steps": len(steps), "killed": killed, "failures": failures, "tables": sorted(expected)}))
+
+
+if __name__ == "__main__":
+    main()
