@@ -196,6 +196,7 @@ def startup(scale: Scale) -> Table:
     run = measure("startup:commands", times=scale.starts)
     names = {
         "import_dlt": '`python -c "import dlt"`',
+        "dlt_and_duckdb": "the same, and DuckDB's first statement with a parameter",
         "installed_help": "`further-source --help`",
         "help": "`load.py --help`",
         "wrong_usage": "`load.py --no-such-option`",

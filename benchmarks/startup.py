@@ -14,6 +14,8 @@ _LOAD = str(Path(__file__).resolve().parent.parent / "pipelines" / "load.py")
 _INSTALLED = str(Path(sys.executable).with_name("further-source"))
 _VARIANTS = {
     "import_dlt": (["-c", "import dlt"], 0),
+    # DuckDB imports pandas, where it is installed, at the first statement with a parameter, and dlt sends some.
+    "dlt_and_duckdb": (["-c", "import dlt, duckdb; duckdb.execute('SELECT ?', [1])"], 0),
     "installed_help": ([_INSTALLED, "--help"], 0),
     "help": ([_LOAD, "--help"], 0),
     "wrong_usage": ([_LOAD, "--no-such-option"], 2),
