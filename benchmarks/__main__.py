@@ -25,14 +25,15 @@ class Scale(NamedTuple):
     growth: tuple[int, ...]
     small: int
     listed: tuple[int, ...]
+    step_names: int
     huge_rows: int
     waiting: int
     real_scale: float
     starts: int
 
 
-FULL = Scale(500, (50, 500, 5_000), 20_000, (10_000, 100_000, 1_000_000), 170_000, 1_000, 20, 5)
-QUICK = Scale(10, (5, 10), 200, (1_000,), 500, 100, 200, 1)
+FULL = Scale(500, (50, 500, 5_000), 20_000, (10_000, 100_000, 1_000_000), 300, 170_000, 1_000, 20, 5)
+QUICK = Scale(10, (5, 10), 200, (1_000,), 3, 500, 100, 200, 1)
 _ROWS, _FIELDS = 100, 20
 
 
@@ -54,6 +55,8 @@ def tables(scale: Scale) -> Iterator[Table]:
     yield ingest(scale)
     yield growth(scale)
     yield small(scale)
+    yield step_names(scale)
+    yield rebuilt(scale)
     yield waiting_virtual(scale)
     yield waiting_real(scale)
     yield idle(scale)
@@ -116,6 +119,29 @@ def small(scale: Scale) -> Table:
     ]
     title = f"Many small: {scale.small:,} executions of 3 cells"
     return Table(title, ("what", "executions per second", "times the bare loop"), rows)
+
+
+def step_names(scale: Scale) -> Table:
+    many = {"rows": 10, "fields": _FIELDS}
+    count = scale.step_names
+    runs = {
+        "ours, one step name": measure("ingest:ours", executions=count, **many),
+        f"ours, {count} step names": measure("ingest:ours", executions=count, step_names=count, **many),
+        f"{count} wide tables by dlt alone": measure("wide:plain_dlt", step_names=count, **many),
+    }
+    rows = [(name, f"{run['cpu_seconds']:.1f}", f"{run['seconds']:.1f}") for name, run in runs.items()]
+    title = f"Many step names: {count} executions of 10 rows × {_FIELDS} fields"
+    return Table(title, ("what", "CPU seconds", "seconds"), rows)
+
+
+def rebuilt(scale: Scale) -> Table:
+    run = measure("wide:rebuilt", executions=scale.executions, rows=_ROWS, fields=_FIELDS)
+    rows = [
+        (name, f"{run[f'cpu_{key}']:.1f}", f"{run[key]:.1f}", f"{run[key] / run['seconds']:.2f}")
+        for name, key in (("load, all four tables", "seconds"), ("`rebuild`", "rebuild"))
+    ]
+    title = f"Wide tables made anew: {run['cells']:,} cells"
+    return Table(title, ("what", "CPU seconds", "seconds", "times the load"), rows)
 
 
 def waiting_virtual(scale: Scale) -> Table:

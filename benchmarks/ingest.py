@@ -28,10 +28,12 @@ pa.array(["text"])  # imports what it needs with the first text
 _PATH = f"/api/v1/workflow-builder/workflows/{WORKFLOW_ID}/executions"
 
 
-def ours(executions: int, rows: int, fields: int, tables: list[str] | None = None) -> dict[str, Any]:
+def ours(
+    executions: int, rows: int, fields: int, tables: list[str] | None = None, step_names: int = 1
+) -> dict[str, Any]:
     """`run_in_slices`; all tables, or only `tables`."""
     result: dict[str, Any] = {}
-    with serving(executions, rows, fields) as base_url:
+    with serving(executions, rows, fields, step_names) as base_url:
         source = further_source(
             executions=[(WORKFLOW_ID, execution_id) for execution_id in execution_ids(executions)],
             base_url=base_url,

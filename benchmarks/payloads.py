@@ -14,7 +14,7 @@ def execution_ids(count: int) -> list[str]:
     return [f"e1f2a3b4-c5d6-7890-abcd-{number:012d}" for number in range(count)]
 
 
-def payload(execution_id: str, rows: int, fields: int) -> dict[str, Any]:
+def payload(execution_id: str, rows: int, fields: int, step_name: str = "Extract Policy Details") -> dict[str, Any]:
     """One completed execution of one step; three fields of four are text, one is a number."""
     numbers = random.Random(execution_id)
     names = [f"field_{position}" for position in range(fields)]
@@ -33,14 +33,15 @@ def payload(execution_id: str, rows: int, fields: int) -> dict[str, Any]:
         "workflow_execution_id": execution_id,
         "status": "completed",
         "metadata": {"external_id": f"INV-{execution_id[-6:]}"},
-        "steps": [{"step_name": "Extract Policy Details", "data": {"schema": {}, "data": data, "metadata": {}}}],
+        "steps": [{"step_name": step_name, "data": {"schema": {}, "data": data, "metadata": {}}}],
     }
 
 
-def bodies(count: int, rows: int, fields: int) -> Iterator[tuple[str, bytes]]:
-    """Execution ids and their answers as sent, `rows` times `fields` cells each."""
-    for execution_id in execution_ids(count):
-        yield execution_id, orjson.dumps(payload(execution_id, rows, fields))
+def bodies(count: int, rows: int, fields: int, step_names: int = 1) -> Iterator[tuple[str, bytes]]:
+    """Execution ids and their answers as sent, `rows` times `fields` cells each, under `step_names` names in turn."""
+    for number, execution_id in enumerate(execution_ids(count)):
+        answer = payload(execution_id, rows, fields, f"Extract Policy Details {number % step_names}")
+        yield execution_id, orjson.dumps(answer)
 
 
 def _text(numbers: random.Random) -> str:

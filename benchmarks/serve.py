@@ -1,7 +1,8 @@
-"""Serves answers over loopback HTTP from a process of its own: `python -m benchmarks.serve EXECUTIONS ROWS FIELDS`.
+"""Serves answers over loopback HTTP from a process of its own.
 
-Prints its base URL, then serves until its standard input is closed. Answers are made before; a thread per connection
-does nothing but look one up and send it, so that serving costs as little as it can.
+`python -m benchmarks.serve EXECUTIONS ROWS FIELDS STEP_NAMES` prints its base URL, then serves until its standard input
+is closed. Answers are made before; a thread per connection does nothing but look one up and send it, so that serving
+costs as little as it can.
 """
 
 import socket
@@ -17,9 +18,9 @@ TOKEN = "token"
 
 
 @contextmanager
-def serving(executions: int, rows: int, fields: int) -> Iterator[str]:
+def serving(executions: int, rows: int, fields: int, step_names: int = 1) -> Iterator[str]:
     """The base URL of a server in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.serve", str(executions), str(rows), str(fields)]
+    command = [sys.executable, "-m", "benchmarks.serve", *map(str, (executions, rows, fields, step_names))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
         assert process.stdout
@@ -55,9 +56,8 @@ def _answer(connection: socket.socket, answers: dict[bytes, bytes]) -> None:
 
 
 def main() -> None:
-    executions, rows, fields = map(int, sys.argv[1:])
     answers = {}
-    for execution_id, body in bodies(executions, rows, fields):
+    for execution_id, body in bodies(*map(int, sys.argv[1:])):
         head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         answers[execution_id.encode()] = head.encode() + body
     print(f"http://127.0.0.1:{_serve(answers)}", flush=True)
