@@ -56,7 +56,8 @@ def stored_columns(client: "SqlJobClientBase") -> Iterator[tuple[str, str, str]]
 
     By `_get_information_schema_components` of the SQL client, `_get_info_schema_columns_query` and `_from_db_type`:
     the public `get_storage_tables` wants to be told the tables, and others may have made some. Through SQLAlchemy,
-    whose databases need not have an information schema, it is asked for the tables that SQLAlchemy finds.
+    whose databases need not have an information schema, it is asked for the tables that SQLAlchemy finds, by
+    `_ensure_transaction`: in the transaction that is open, if one is.
 
     Raises:
         DestinationUndefinedEntity: The destination has no such dataset yet.
@@ -99,7 +100,7 @@ def _reflected_columns(client: Any) -> Iterator[tuple[str, str, str]]:
 
     if not client.sql_client.has_dataset():
         raise DestinationUndefinedEntity(client.sql_client.dataset_name)
-    with client.sql_client.begin_transaction():
+    with client.sql_client._ensure_transaction():
         tables = sqlalchemy.inspect(client.sql_client.native_connection).get_table_names(client.sql_client.dataset_name)
     for table, columns in client.get_storage_tables(tables):
         for name, column in columns.items():

@@ -8,7 +8,7 @@ destination and its field is recorded there. If another load beside this one was
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property
 from itertools import chain, groupby
 from operator import itemgetter
@@ -24,8 +24,10 @@ from dlt.destinations.fs_client import FSClientBase
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from further_source.destination.files import table_batches
+from further_source.destination.lease_table import WITHOUT_UPDATES
 from further_source.destination.stored import missing_wide_rows
 from further_source.destination.strategy import Loading
+from further_source.destination.turn import in_turn
 from further_source.dlt_internals import stored_columns, update_tables
 from further_source.tables.columns import EXECUTIONS, FIELDS, STEPS, TABLES
 from further_source.tables.executions import AnswerColumns, declared_types
@@ -39,6 +41,7 @@ Tables = Mapping[str, Mapping[str, str]]
 _ATTEMPTS = 10
 _INSERTED_AT_ONCE = 200  # records of `fields` in a statement
 _FIELD_COLUMNS = tuple(column.name for column in FIELDS.own_columns)
+_WITHOUT_TURNS = {"postgres", "duckdb", *WITHOUT_UPDATES}  # the first two have transactions for tables
 _QUIET = {None, NO_VALUE, NO_FIELD}
 
 _T = TypeVar("_T")
@@ -232,24 +235,28 @@ class Dataset:
 
     def _write(self, changed: Sequence[Field], removed: Sequence[Field], wanted: Tables, load_id: str) -> bool:
         """Adds columns and records to the destination; False if it is no longer as the decisions took it to be."""
-        with self._pipeline.destination_client() as client:
-            for attempts_left in reversed(range(_ATTEMPTS)):
-                try:
-                    self._make_fields_table(client)
-                    with _alone(client):
-                        stored = _stored_types(client)
-                        recorded, outdated = _stored_fields(client)
-                        if not self._is_as_decided_by(stored, recorded):
-                            self._stored, self._recorded, self._outdated = stored, recorded, outdated
-                            self._decisions = None
-                            return False
-                        add_columns(client, self._loading, wanted)
-                        _replace_fields(client, changed, removed, load_id)
-                        return True
-                except DestinationException:  # another load may have made a table or a column first
-                    if not attempts_left:
-                        raise
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            try:
+                self._make_fields_table()
+                with self._turn(), self._pipeline.destination_client() as client, _alone(client):
+                    stored = _stored_types(client)
+                    recorded, outdated = _stored_fields(client)
+                    if not self._is_as_decided_by(stored, recorded):
+                        self._stored, self._recorded, self._outdated = stored, recorded, outdated
+                        self._decisions = None
+                        return False
+                    add_columns(client, self._loading, wanted)
+                    _replace_fields(client, changed, removed, load_id)
+                    return True
+            except DestinationException:  # another load may have made a table or a column first
+                if not attempts_left:
+                    raise
         return False
+
+    def _turn(self) -> AbstractContextManager[None]:
+        dialect = self._pipeline.destination.capabilities().sqlglot_dialect
+        takes_turns = self._shared and dialect not in _WITHOUT_TURNS
+        return in_turn(self._pipeline) if takes_turns else nullcontext()
 
     def _is_as_decided_by(self, stored: Tables, recorded: Sequence[Field]) -> bool:
         return set(recorded) == set(self._recorded) and all(
@@ -258,10 +265,12 @@ class Dataset:
             if name.startswith(ROWS_PREFIX) or name == EXECUTIONS.name
         )
 
-    def _make_fields_table(self, client: Any) -> None:
+    def _make_fields_table(self) -> None:
         if FIELDS.name not in self._stored:
-            client.initialize_storage()
-            add_columns(client, self._loading, {FIELDS.name: {}})
+            # Closed before a transaction begins: SQLAlchemy begins one by itself to see whether there is a dataset.
+            with self._pipeline.destination_client() as client:
+                client.initialize_storage()
+                add_columns(client, self._loading, {FIELDS.name: {}})
             self._stored[FIELDS.name] = {column.name: column.data_type for column in FIELDS.columns}
 
 
@@ -354,11 +363,13 @@ def _replace_fields(client: Any, changed: Sequence[Field], removed: Sequence[Fie
         )
         sql.execute_sql(f"DELETE FROM {table} WHERE {where}", *(value for value in keys.values() if value is not None))  # noqa: S608
     columns = ", ".join(map(name, (*_FIELD_COLUMNS, "_dlt_load_id")))
-    row = f"({', '.join(['%s'] * (len(_FIELD_COLUMNS) + 1))})"
     for start in range(0, len(changed), _INSERTED_AT_ONCE):
         some = changed[start : start + _INSERTED_AT_ONCE]
-        rows = chain.from_iterable((*(getattr(field, key) for key in _FIELD_COLUMNS), load_id) for field in some)
-        sql.execute_sql(f"INSERT INTO {table} ({columns}) VALUES {', '.join([row] * len(some))}", *rows)  # noqa: S608
+        rows = [(*(getattr(field, key) for key in _FIELD_COLUMNS), load_id) for field in some]
+        # BigQuery's client takes no None for a parameter.
+        places = ", ".join(f"({', '.join('NULL' if value is None else '%s' for value in row)})" for row in rows)
+        values = (value for value in chain.from_iterable(rows) if value is not None)
+        sql.execute_sql(f"INSERT INTO {table} ({columns}) VALUES {places}", *values)  # noqa: S608
 
 
 def _local_types(schema: Schema) -> Tables:

@@ -34,7 +34,7 @@ from dlt.destinations.exceptions import DestinationConnectionError
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from further_source.configuration import check_number
-from further_source.destination.lease_table import FREE, LeaseTable, Row
+from further_source.destination.lease_table import FREE, WITHOUT_UPDATES, LeaseTable, Row
 from further_source.destination.working_state import mend_storages
 from further_source.dlt_internals import kept_capabilities
 from further_source.exceptions import AlreadyRunningError, FurtherError
@@ -49,7 +49,6 @@ _JOIN_SECONDS = 1.0
 _ATTEMPTS = 5
 _SECONDS_BETWEEN_ATTEMPTS = 0.2
 _SHARD = re.compile(r"_shard_(\d+)_of_(\d+)$")
-_WITHOUT_UPDATES = {"athena", "clickhouse"}
 
 
 class Part(NamedTuple):
@@ -378,7 +377,7 @@ def _seconds_of(pipeline: dlt.Pipeline) -> float:
         return 0
     if not issubclass(pipeline.destination.client_class, SqlJobClientBase):
         return 0
-    if pipeline.destination.capabilities().sqlglot_dialect in _WITHOUT_UPDATES:
+    if pipeline.destination.capabilities().sqlglot_dialect in WITHOUT_UPDATES:
         return 0
     return seconds
 

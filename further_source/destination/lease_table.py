@@ -12,11 +12,17 @@ from dlt.common.schema.utils import new_table
 
 from further_source.dlt_internals import update_tables
 
-__all__ = ["FREE", "LEASES", "LeaseTable", "Row"]
+__all__ = ["FREE", "LEASES", "TURN", "WITHOUT_UPDATES", "LeaseTable", "Row"]
 
 LEASES = "_further_leases"
 FREE = "free"
 """In place of the id of a lease, where nobody has it."""
+
+TURN = "(fields)"
+"""In place of a part of a list: the row of whoever decides about columns."""
+
+WITHOUT_UPDATES = {"athena", "clickhouse"}
+"""Dialects in which nobody sees what an UPDATE has changed when it ends, or that have none."""
 
 _CLOCKS = {"mysql": "UTC_TIMESTAMP(6)", "tsql": "SYSUTCDATETIME()", "redshift": "GETDATE()"}
 """Of destinations whose CURRENT_TIMESTAMP has no time zone, or is not known where rows are."""
@@ -79,6 +85,12 @@ class LeaseTable:
         return str(self._sql.escape_column_name(name))
 
     def rows(self) -> list[Row]:
+        return [row for row in self._rows() if row.part != TURN]
+
+    def rows_of_turn(self) -> list[Row]:
+        return [row for row in self._rows() if row.part == TURN]
+
+    def _rows(self) -> list[Row]:
         columns = ", ".join(map(self.column, _TYPES))
         found = self._sql.execute_sql(f"SELECT {columns}, {self._clock} FROM {self.name}")  # noqa: S608
         return [Row(*row) for row in found or ()]

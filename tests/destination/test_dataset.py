@@ -1,14 +1,18 @@
 """Columns that loads add: decided by what the destination has, and in the destination before they are used."""
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dlt
 import pytest
+import sqlalchemy
 
 from further_source.destination.dataset import Dataset, Decisions
 from further_source.destination.strategy import loading_of
 from further_source.tables.fields import Field, StepKey
+from tests.support.command import until
 from tests.support.loading import columns, query
 from tests.support.slow import few_of
 
@@ -147,3 +151,33 @@ def test_of_records_that_came_with_loads_the_last_one_holds_and_is_kept(
     assert take(make_dataset()[0], "b", "text").text_column == "b"
     assert stored_fields(pipeline) == {("rows_x", "X", "a", None, "a"), ("rows_x", "X", "b", "b", None)}
     assert take(make_dataset()[0], "a", "double").number_column == "a"
+
+
+@pytest.mark.slow
+@pytest.mark.mariadb
+def test_parts_that_decide_at_the_same_moment_take_turns_where_tables_have_no_transactions(
+    make_pipeline: MakePipeline, mariadb_url: str
+) -> None:
+    destination = {"destination": dlt.destinations.sqlalchemy(mariadb_url), "dataset_name": "turns"}
+
+    def make() -> tuple[Dataset, dlt.Pipeline]:
+        pipeline = make_pipeline(**destination)
+        return Dataset(pipeline, loading_of(pipeline, None), dlt.Schema("further_source"), shared=True), pipeline
+
+    (one, pipeline), (same, _), (other, _) = make(), make(), make()
+    take(one, "x", "double")
+    engine = sqlalchemy.create_engine(mariadb_url)
+    with ThreadPoolExecutor() as threads, engine.connect() as connection:
+        # Whoever decides can read the records, and add a column, but not yet record it.
+        connection.execute(sqlalchemy.text("LOCK TABLES turns.fields READ"))
+        first = threads.submit(take, one, "a", "double")
+        until(lambda: "a" in columns(pipeline, "rows_x"))
+        beside = [threads.submit(take, same, "a", "double"), threads.submit(take, other, "A", "double")]
+        time.sleep(1)
+        connection.execute(sqlalchemy.text("UNLOCK TABLES"))
+        taken = [future.result() for future in (first, *beside)]
+        recorded = connection.execute(sqlalchemy.text("SELECT field FROM turns.fields ORDER BY 1")).scalars().all()
+    engine.dispose()
+    assert taken[0].number_column == taken[1].number_column == "a"
+    assert taken[2].number_column == "a_2"
+    assert sorted(recorded) == ["A", "a", "x"]

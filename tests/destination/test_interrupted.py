@@ -70,12 +70,19 @@ def prepare(what: str, directory: Path, url: str | None, sandbox: Sandbox) -> No
 
 
 def campaign(
-    directory: Path, url: str | None, sandbox: Sandbox, *, inserts_into: str | None = None, following: int = 0
+    directory: Path,
+    url: str | None,
+    sandbox: Sandbox,
+    *,
+    every: int = 1,
+    inserts_into: str | None = None,
+    following: int = 0,
 ) -> dict[str, Any]:
-    """Kills a load at all steps; or at the first that inserts into a table, and some of those that follow."""
+    """Kills a load at one of `every` so many steps; or at the first that inserts into a table, and some that follow."""
     options = {
         "directory": str(directory),
         "url": url,
+        "every": every,
         "inserts_into": inserts_into,
         "following": following,
         "source": {
@@ -106,16 +113,22 @@ def campaign(
     return result
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "every",
+    [
+        pytest.param(11, marks=pytest.mark.slow),
+        pytest.param(1, marks=[pytest.mark.campaign, pytest.mark.timeout(3600)]),
+    ],
+)
 @pytest.mark.parametrize("base_url", ["duckdb", "postgres"], indirect=True)
 @pytest.mark.parametrize("what", ["first package", "package that replaces", "nothing pending"])
 def test_a_kill_at_any_step_leaves_every_row_once(
-    what: str, base_url: str | None, tmp_path: Path, sandbox: Sandbox
+    what: str, base_url: str | None, every: int, tmp_path: Path, sandbox: Sandbox
 ) -> None:
     prepare(what, tmp_path, base_url, sandbox)
     serve_rows(sandbox, "c", cells_of(x="6", z=True), cells_of(x="7"))
-    result = campaign(tmp_path, base_url, sandbox)
-    assert result["steps"] > 100
+    result = campaign(tmp_path, base_url, sandbox, every=every)
+    assert result["steps"] > 100 / every
     # Threads that poll take a step more or less.
     assert result["killed"] >= result["steps"] * (0.9 if what == "nothing pending" else 1)
 

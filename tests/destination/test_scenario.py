@@ -8,7 +8,7 @@ import sqlalchemy
 
 from further_source.sandbox import Sandbox
 from tests.destination.scenario import Destination, play
-from tests.support.command import Command, ids, loaded, serve
+from tests.support.command import Command, finish, ids, loaded, serve
 
 Format = Literal["delta", "iceberg"] | None
 FORMATS: list[Format] = ["delta", "iceberg", None]
@@ -77,3 +77,35 @@ def lake(url: str, table_format: Format, **credentials: str) -> Destination:
 @pytest.mark.parametrize("table_format", FORMATS)
 def test_lake_in_a_directory(table_format: Format, tmp_path: Path) -> None:
     play(lake(str(tmp_path / "lake"), table_format), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.mariadb
+def test_parts_load_side_by_side_into_mariadb(mariadb_url: str, tmp_path: Path) -> None:
+    """They all want columns of the same tables at the same time."""
+    with Sandbox() as sandbox:
+        command = Command(tmp_path, sandbox)
+        command.environment["DESTINATION__SQLALCHEMY__CREDENTIALS"] = mariadb_url
+        names = [f"ex{number}" for number in range(24)]
+        for number, name in enumerate(names):
+            serve(sandbox, name, {"Paid ($)": number, "Paid (%)" if number % 2 else "Paid": "none"})
+        where = [*ids(names), "--destination", "sqlalchemy", "--dataset", "parts", "--quiet", "--strict"]
+        for load in [command.start(*where, "--shard", f"{part}/3") for part in (1, 2, 3)]:
+            loaded(finish(load))
+
+    engine = sqlalchemy.create_engine(mariadb_url)
+    with engine.connect() as connection:
+        counts, fields = (
+            connection.execute(sqlalchemy.text(query)).all()
+            for query in (
+                "SELECT count(*), count(paid_dollar), count(paid_percent), count(paid) FROM parts.rows_extract",
+                "SELECT field, number_column, text_column FROM parts.fields WHERE rows_table LIKE 'rows%'",
+            )
+        )
+    engine.dispose()
+    assert counts == [(24, 24, 12, 12)]
+    assert sorted(fields) == [
+        ("Paid", None, "paid"),
+        ("Paid ($)", "paid_dollar", None),
+        ("Paid (%)", None, "paid_percent"),
+    ]

@@ -1,4 +1,6 @@
-"""Kills a load at each of its steps in turn, and loads again: `python -m tests.support.campaign JSON`.
+"""Kills a load at each of its steps in turn, or at one of so many, and loads again.
+
+It is run as `python -m tests.support.campaign JSON`.
 
 A step is a file that is opened for writing, renamed or deleted, or a statement of SQL, right before it and right after
 it. Each load begins with a copy of the same working directory and database. The process imports everything once and
@@ -185,6 +187,7 @@ def main() -> None:
         wanted = f'insert into "{DATASET}"."{options["inserts_into"]}"'
         first = next(step for step in steps if wanted in made[step - 1])
         steps = steps[first - 1 : first + options["following"]]
+    steps = steps[:: options["every"]]
     for step in steps:
         base.copy()
         code, _ = forked(lambda step=step: load_to_the_kill(base, source, directory, step))  # type: ignore[misc]
