@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from dlt.destinations.sql_client import SqlClientBase
@@ -17,6 +18,8 @@ __all__ = ["Incomplete", "Tables", "incomplete_executions", "missing_wide_rows",
 
 _ROWS_AT_ONCE = 200_000
 _FETCH_SIZE = 50_000
+_ORDER_OF_INSERTION = {"duckdb": "rowid", "sqlite": "rowid", "postgres": "ctid"}
+"""By dialect, what rows of equal keys came in."""
 
 
 class StoredAnswer(NamedTuple):
@@ -56,6 +59,12 @@ class Tables:
     def columns(self, *names: str, of: str = "") -> str:
         prefix = f"{of}." if of else ""
         return ", ".join(prefix + self._client.escape_column_name(name) for name in names)
+
+    @property
+    def order_of_insertion(self) -> list[str]:
+        """What to order by at last; nothing, where the destination does not know."""
+        order = _ORDER_OF_INSERTION.get(str(self._client.capabilities.sqlglot_dialect))
+        return [order] if order else []
 
     def rows(self, query: str, *values: Any) -> Iterator[Any]:
         with self._client.execute_query(query, *values) as cursor:
@@ -123,13 +132,13 @@ def _steps(tables: Tables, load_ids: Sequence[str], step_name: str | None) -> It
 
 
 def _cells(tables: Tables, load_ids: Sequence[str]) -> Mapping[Any, list[Any]]:
-    """Cells by workflow, execution and step, in the order of their rows."""
+    """Cells by workflow, execution and step, in the order of their rows, and of a row as they came if that is known."""
     keys = ("workflow_id", "workflow_execution_id", "step_index")
     found = ("row_index", "field", "value", "value_type", "value_number", "confidence", "extra")
     query = (
         f"SELECT {tables.columns(*keys, *found)} FROM {tables.table(CELLS.name)} "  # noqa: S608
         f"WHERE {tables.columns('_dlt_load_id')} IN ({_places(load_ids)}) AND {tables.columns('_deleted')} IS NULL "
-        f"ORDER BY {tables.columns(*keys, 'row_index')}"
+        f"ORDER BY {', '.join([tables.columns(*keys, 'row_index'), *tables.order_of_insertion])}"
     )
     cells: dict[Any, list[Any]] = {}
     for row in tables.rows(query, *load_ids):
@@ -144,9 +153,13 @@ def _places(values: Sequence[Any]) -> str:
 def _blocks(cells: Iterable[Any], row_count: int) -> list[Block]:
     """Rows of cells as blocks; rows without a cell too."""
     rows: list[tuple[tuple[str, ...], list[Any]]] = [((), [])] * row_count
-    for index, of_row in groupby(cells, key=lambda cell: cell[0]):
+    fields: tuple[str, ...] = ()
+    before: Mapping[str, Any] = {}
+    for index, of_row in groupby(cells, key=itemgetter(0)):
         kept = _first_of_each(of_row)
-        rows[index] = tuple(cell[1] for cell in kept), kept
+        if kept.keys() != before.keys():  # else the fields stay in the order of the row before
+            fields, before = tuple(kept), kept
+        rows[index] = fields, [kept[field] for field in fields]
     blocks = []
     for fields, alike in groupby(rows, key=lambda row: row[0]):
         of_rows = [cells for _, cells in alike]
@@ -155,14 +168,14 @@ def _blocks(cells: Iterable[Any], row_count: int) -> list[Block]:
     return blocks
 
 
-def _first_of_each(cells: Iterable[Any]) -> list[Any]:
-    """The cells of a row; of a key that came twice in it, the first."""
+def _first_of_each(cells: Iterable[Any]) -> dict[str, Any]:
+    """The cells of a row by field; of a key that came twice in it, the first."""
     kept: dict[str, Any] = {}
     for cell in cells:
         other = kept.get(cell[1])
         if other is None or _number(cell) < _number(other):
             kept[cell[1]] = cell
-    return list(kept.values())
+    return kept
 
 
 def _number(cell: Any) -> int:

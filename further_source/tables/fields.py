@@ -7,6 +7,7 @@ decided here follows from the records of `fields` and from the columns that the 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, count
 from typing import NamedTuple
 
@@ -60,7 +61,7 @@ class Field:
         value: str | None = getattr(self, _SLOTS[kind])
         return value
 
-    @property
+    @cached_property
     def columns(self) -> dict[str, str]:
         """dlt data types by column: that of the first value, its confidence, those of other types."""
         of_values = sorted(((column, kind) for kind in KINDS if (column := self.column(kind))), key=_length)

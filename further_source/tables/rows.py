@@ -1,6 +1,7 @@
 """The wide tables `rows_<step name>` as arrow: one record per extracted row, with columns for each field."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -66,7 +67,7 @@ def wide_tables(answers: Iterable[HasSteps], fields: FieldColumns, load_id: str)
 
 def fields_table(fields: Iterable[Field], load_id: str) -> pa.Table:
     """Records of `fields`."""
-    records = [{**vars(field), "_dlt_load_id": load_id} for field in fields]
+    records = [{**asdict(field), "_dlt_load_id": load_id} for field in fields]
     return pa.Table.from_pylist(records, schema=arrow_schema(FIELDS))
 
 
