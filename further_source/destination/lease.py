@@ -14,6 +14,7 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -34,7 +35,7 @@ from dlt.destinations.exceptions import DestinationConnectionError
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from further_source.configuration import check_number
-from further_source.destination.lease_table import FREE, WITHOUT_UPDATES, LeaseTable, Row
+from further_source.destination.lease_table import FREE, WITHOUT_UPDATES, LeaseTable, Row, end_where_idle, is_locked
 from further_source.destination.working_state import mend_storages
 from further_source.dlt_internals import kept_capabilities
 from further_source.exceptions import AlreadyRunningError, FurtherError
@@ -79,6 +80,7 @@ class Lease:
         self._client: Any = pipeline.destination_client()
         self._alone = threading.Lock()  # the client's connection is for one thread at a time
         self._over = threading.Event()
+        self._renewed_at = time.monotonic()
         self._thread = threading.Thread(target=self._keep, name="further_source lease", daemon=True)
 
     @property
@@ -110,6 +112,17 @@ class Lease:
         """
         with self._table() as table:
             self._renew(table)
+        self._renewed_at = time.monotonic()
+
+    def end(self) -> None:
+        """After the last load, which no other check follows: makes sure that none began beside it.
+
+        Raises:
+            AlreadyRunningError: One did, because this one stood still.
+        """
+        if self.lost or time.monotonic() - self._renewed_at >= self._seconds:
+            with suppress(DestinationException):  # all is loaded
+                self.check()
 
     def release(self) -> None:
         """Gives it back; where the destination does not answer, it ends by itself."""
@@ -134,12 +147,7 @@ class Lease:
         table = LeaseTable(self._client)
         where = f"{table.column('part')} = %s AND {table.column('lease_id')} = %s"
         select = f"SELECT 1 FROM {table.name} WHERE {where} FOR KEY SHARE"  # noqa: S608
-        held = sql_client.execute_sql(
-            f"SET LOCAL idle_in_transaction_session_timeout = {max(1, round(self._seconds * 1000))}; {select}",
-            self._part.name,
-            self._id,
-        )
-        if not held:
+        if not sql_client.execute_sql(f"{end_where_idle(self._seconds)}; {select}", self._part.name, self._id):
             raise self._lose("another load")
 
     @contextmanager
@@ -197,10 +205,17 @@ class Lease:
         try:
             table.replace(row, values)
         except DestinationTransientException as error:
+            if not (is_locked(error) or self._has_changed(table, row)):
+                raise
             raise AlreadyRunningError(
                 f"another load into this dataset ({row.holder}) has let its lease run out, and its transaction, or "
                 "another load that takes over, is not done with it. It is left alone, and this one asked nothing"
             ) from error
+
+    def _has_changed(self, table: LeaseTable, row: Row) -> bool:
+        with suppress(DestinationException):  # it tells nothing new
+            return all((one.part, one.renewals) != (row.part, row.renewals) for one in table.rows())
+        return False
 
     def _is_held(self, row: Row) -> bool:
         if row.lease_id == FREE or row.seconds_left < 0:
@@ -237,7 +252,8 @@ class Lease:
     def _lose(self, to: str) -> AlreadyRunningError:
         self.lost = AlreadyRunningError(
             f"{to} into this dataset has begun while this one did not renew its lease of {self._seconds:g} s; this one "
-            "stops, and what had arrived waits in the pending package for the next run"
+            "stops. What had arrived waits in the pending package for the next run; if this one was in the middle of a "
+            "load, `further-source verify` names what came twice"
         )
         return self.lost
 
@@ -322,6 +338,7 @@ def _leased(pipeline: dlt.Pipeline, shared: bool) -> Iterator[Lease | None]:
     try:
         with _checked_before_loads(pipeline, partial(_check, lock, lease)):
             yield lease
+        lease.end()
     except Exception as error:
         if lease.lost and error is not lease.lost:
             raise lease.lost from error

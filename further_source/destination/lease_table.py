@@ -12,7 +12,7 @@ from dlt.common.schema.utils import new_table
 
 from further_source.dlt_internals import update_tables
 
-__all__ = ["FREE", "LEASES", "TURN", "WITHOUT_UPDATES", "LeaseTable", "Row"]
+__all__ = ["FREE", "LEASES", "TURN", "WITHOUT_UPDATES", "LeaseTable", "Row", "end_where_idle", "is_locked"]
 
 LEASES = "_further_leases"
 FREE = "free"
@@ -45,12 +45,15 @@ class Row(NamedTuple):
 
     @property
     def seconds_left(self) -> float:
-        return self.lease_seconds - (_utc(self.now) - _utc(self.renewed_at)).total_seconds()
+        """Below 0 once it has run out, and where it was renewed in a future that a clock set back has not reached."""
+        return self.lease_seconds - abs((_utc(self.now) - _utc(self.renewed_at)).total_seconds())
 
     @property
     def holder(self) -> str:
         return f"pipeline {self.pipeline_name}, process {self.process_id} on {self.host}"
 
+
+_LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code of it
 
 _TYPES = {
     "part": "text",
@@ -70,6 +73,16 @@ def _utc(time: Any) -> datetime:
     """A time as a destination gives it: one without a zone is in UTC."""
     found: datetime = datetime.fromisoformat(time) if isinstance(time, str) else time
     return found.replace(tzinfo=timezone.utc) if found.tzinfo is None else found.astimezone(timezone.utc)
+
+
+def end_where_idle(seconds: float) -> str:
+    """A statement by which PostgreSQL ends the transaction should nothing come in it for so long."""
+    return f"SET LOCAL idle_in_transaction_session_timeout = {max(1, round(seconds * 1000))}"
+
+
+def is_locked(error: Any) -> bool:
+    """Whether an error of dlt's says that a row of PostgreSQL's is locked by somebody else."""
+    return getattr(getattr(error, "dbapi_exception", None), "pgcode", None) == _LOCK_NOT_AVAILABLE
 
 
 class LeaseTable:
@@ -107,7 +120,8 @@ class LeaseTable:
         """Changes the row if it still is as it was read.
 
         Raises:
-            DestinationTransientException: Its holder is in the middle of a transaction.
+            DestinationTransientException: Its holder is in the middle of a transaction, or somebody else changes it, or
+                the destination failed.
         """
         as_read = {"part": row.part, "lease_id": row.lease_id, "renewals": row.renewals}
         if row.lease_id == FREE or self._client.capabilities.sqlglot_dialect != "postgres":
@@ -115,8 +129,9 @@ class LeaseTable:
             return
         with self._sql.begin_transaction():
             # An UPDATE alone would not wait for transactions that hold the row for their lease.
-            where = f"{self.column('part')} = %s FOR UPDATE NOWAIT"
-            self._sql.execute_sql(f"SELECT 1 FROM {self.name} WHERE {where}", row.part)  # noqa: S608
+            # Nor may this one keep the row locked where it stands still itself.
+            select = f"SELECT 1 FROM {self.name} WHERE {self.column('part')} = %s FOR UPDATE NOWAIT"  # noqa: S608
+            self._sql.execute_sql(f"{end_where_idle(row.lease_seconds)}; {select}", row.part)
             self._update(values, as_read)
 
     def renew(self, part: str, lease_id: str) -> None:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import dlt
 import psycopg2
 import psycopg2.extensions
 import pytest
+from dlt.common.destination.exceptions import DestinationException
 
 from further_source import AlreadyRunningError, FurtherError, rebuild, run_in_slices
 from further_source.destination.lease import leased
@@ -109,19 +110,54 @@ def test_a_rebuild_and_a_single_run_wait_for_no_lease_and_take_none_away(sandbox
 
 
 def test_a_lease_that_ran_out_is_taken_and_its_holder_loads_no_more(
-    sandbox: Sandbox, machine: Machine, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, machine: Machine, postgres_url: str, dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOURCES__FURTHER_SOURCE__LEASE_DURATION", "1000")
     serve_rows(sandbox, "ex", cells_of(a=1))
     first = machine("first")
-    with leased(first):
-        with machine("second").sql_client() as client:
-            client.execute_sql("UPDATE _further_leases SET renewed_at = renewed_at - INTERVAL '1001 seconds'")
+    lost = "has begun while this one did not renew"
+    with ExitStack() as stack:
+        stack.enter_context(pytest.raises(AlreadyRunningError, match=lost))
+        stack.enter_context(leased(first))
+        execute(postgres_url, f"UPDATE {dataset}._further_leases SET renewed_at = renewed_at - INTERVAL '1001 seconds'")
         run_in_slices(machine("second"), source_of(sandbox, ["ex"]))
-        with pytest.raises(AlreadyRunningError, match="has begun while this one did not renew"):
+        with pytest.raises(AlreadyRunningError, match=lost):
             run_in_slices(first, source_of(sandbox, ["ex"], reload=True))
     assert query(machine("second"), "SELECT count(*) FROM cells") == [(1,)]
     assert asked(sandbox)["ex"] == 2
+
+
+@pytest.mark.parametrize(("seconds", "is_held"), [(999, True), (1001, False)])
+def test_a_clock_that_was_set_back_keeps_nobody_out_for_longer_than_a_lease(
+    seconds: int, is_held: bool, machine: Machine, postgres_url: str, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCES__FURTHER_SOURCE__LEASE_DURATION", "1000")
+    with leased(machine("first")):
+        later = f"renewed_at + INTERVAL '{seconds} seconds'"
+        execute(postgres_url, f"UPDATE {dataset}._further_leases SET renewed_at = {later}")
+        with pytest.raises(AlreadyRunningError) if is_held else nullcontext(), leased(machine("second")):
+            pass
+
+
+@pytest.mark.parametrize("has_run_out", [False, True])
+def test_a_connection_that_is_lost_while_a_lease_is_taken_is_no_other_load(
+    has_run_out: bool, machine: Machine, postgres_url: str, dataset: str
+) -> None:
+    with leased(machine("first")):
+        pass
+    if has_run_out:
+        execute(postgres_url, f"UPDATE {dataset}._further_leases SET lease_id = 'gone', lease_seconds = 0")
+    execute(
+        postgres_url,
+        f"CREATE FUNCTION {dataset}.cut() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END'",
+        f"CREATE TRIGGER cut BEFORE UPDATE ON {dataset}._further_leases FOR EACH ROW EXECUTE FUNCTION {dataset}.cut()",
+    )
+    with (
+        pytest.raises(DestinationException, match="closed the connection|terminating connection"),
+        leased(machine("second")),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("dropped", ["TABLE {}._further_leases", "SCHEMA {} CASCADE"])
