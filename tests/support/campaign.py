@@ -9,6 +9,7 @@ then forks, for a load takes less time than the imports.
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -31,6 +32,7 @@ from further_source.source import further_source
 
 FILE_EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 STATEMENTS = {"execute", "copy_expert", "commit", "begin", "rollback"}
+WRITES = re.compile(r"\s*(insert|delete|create|alter|update|drop)", re.IGNORECASE).match
 DATASET = "further_data"
 _CHANGING = {"_dlt_load_id", "_dlt_id", "poll_first_at", "poll_last_at", "poll_count"}
 
@@ -119,10 +121,16 @@ class Steps:
             self._step(f"{event} {arguments[0]}")
 
     def _profile(self, frame: FrameType, event: str, function: Any) -> None:
-        if event in ("c_call", "c_return") and function.__name__ in STATEMENTS:
-            owner = type(getattr(function, "__self__", None)).__module__
-            if owner.startswith(("psycopg2", "duckdb", "_duckdb")):
-                self._step(f"{event} {frame.f_locals.get('query')}")
+        if event not in ("c_call", "c_return") or function.__name__ not in STATEMENTS:
+            return
+        owner = type(getattr(function, "__self__", None)).__module__
+        query = str(frame.f_locals.get("query"))
+        if owner.startswith("psycopg2"):
+            self._step(f"{event} {query}")
+        # DuckDB's functions are those of pybind11. It runs in this process, so that a kill after a statement is one
+        # before the next.
+        elif owner.startswith("pybind11") and event == "c_call" and (function.__name__ != "execute" or WRITES(query)):
+            self._step(f"{function.__name__} {query}")
 
 
 @contextmanager
