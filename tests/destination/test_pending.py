@@ -1,6 +1,7 @@
 """Destinations that fail, packages that stay pending, and loads that overlap."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,10 @@ from typing import Any
 import duckdb
 import pytest
 
-from further_source.sandbox import Sandbox, running
+from further_source import load_pending, run_in_slices
+from further_source.destination.pending import has_pending
+from further_source.sandbox import Sandbox, cell, running
+from tests.conftest import MakePipeline
 from tests.support.command import (
     WORKFLOW,
     Command,
@@ -27,6 +31,7 @@ from tests.support.command import (
     told,
     until,
 )
+from tests.support.loading import query, serve_rows, source_of
 from tests.support.slow import few_of
 
 PENDING = "What had arrived waits in the pending package"
@@ -54,6 +59,25 @@ def execute(command: Command, sql: str) -> None:
     with duckdb.connect(str(command.database)) as connection:
         connection.execute("USE further_data")
         connection.execute(sql)
+
+
+def test_a_package_with_a_schema_that_was_not_saved_is_loaded(
+    sandbox: Sandbox, make_pipeline: MakePipeline, tmp_path: Path
+) -> None:
+    """As a kill between the two leaves it: the tables of the package are in its own schema alone."""
+    serve_rows(sandbox, "a", {"x": cell(1, 0.5)})
+    pipeline = make_pipeline()
+    run_in_slices(pipeline, source_of(sandbox, []))
+    schemas = Path(pipeline.working_dir) / "schemas"
+    shutil.copytree(schemas, tmp_path / "before")
+    pipeline.extract(source_of(sandbox, ["a"]))
+    shutil.rmtree(schemas)
+    shutil.copytree(tmp_path / "before", schemas)
+
+    load_pending(make_pipeline())
+
+    assert query(make_pipeline(), "SELECT x FROM rows_extract") == [(1.0,)]
+    assert not has_pending(make_pipeline())
 
 
 # A destination that is away for a while

@@ -1,11 +1,13 @@
 """Large answers, read part by part, come to the same records as those that are read at once."""
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import dlt
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +23,8 @@ from further_source.tables.parts import in_parts
 from further_source.tables.steps import step_rows
 from tests.support.loading import WORKFLOW, query, records, serve_steps, source_of, wide
 from tests.tables.test_fuzz import EXTRAS, OVERRIDES
+
+PART = 60_000_000  # bytes that the records of a part take, and the text of it as objects
 
 
 def answer_of(body: bytes, *, replaces: bool = False) -> Answer:
@@ -55,6 +59,27 @@ def test_parts_come_to_the_same_records(
     assert str(cells_of(iter(parts))) == str(cells_of(iter([whole])))
     assert [answer.is_part for part in parts for answer in part] == [*[True] * (sum(map(len, parts)) - 1), False]
     assert parts[-1][-1].cell_count == at_once.cell_count
+
+
+@pytest.mark.slow
+def test_a_large_answer_takes_four_times_its_size_and_what_a_part_takes_at_most() -> None:
+    row = (
+        b'{"name": {"value": "Jane Smith", "confidence_score": 0.95}, "paid": {"value": 12.5, "confidence_score": 0.9}}'
+    )
+    rows = b",".join([row] * 80_000)
+    body = b'{"status": "completed", "steps": [{"step_name": "S", "data": {"data": [%s]}}]}' % rows
+    cells = 0
+    tracemalloc.start()
+    try:
+        for part in in_parts([answer_of(body)]):
+            cells += cells_table(part, "load").num_rows
+            peak = tracemalloc.get_traced_memory()[1] + pa.default_memory_pool().max_memory() + len(body)
+            part.clear()
+    finally:
+        tracemalloc.stop()
+
+    assert cells == 160_000
+    assert peak <= 4 * len(body) + PART, peak / len(body)
 
 
 def test_rows_of_a_large_answer_stay_unread_until_their_part() -> None:
