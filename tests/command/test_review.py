@@ -224,6 +224,7 @@ def test_the_page_answers_only_those_it_is_for(command: Command, sandbox: Sandbo
     assert command.query("SELECT count(*) FROM reviews") == [(0,)]
 
 
+@pytest.mark.slow
 def test_while_a_load_has_the_file_open_the_page_says_so(command: Command, sandbox: Sandbox, serve: Serve) -> None:
     load(sandbox, "a", [{"x": cell("1", 0.5)}])
     _, url = serve()

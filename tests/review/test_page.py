@@ -31,6 +31,7 @@ def test_a_cell_that_a_load_has_changed_is_not_shown_any_more(load: Load, store:
     assert sorted(one.value or "" for one in row) == ["2", "new"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", ["duckdb"], indirect=True)
 def test_only_the_rows_around_a_cell_are_read(load: Load, store: ReviewStore) -> None:
     load("a", [{"x": cell(str(number), 0.1 if number == 50 else 1)} for number in range(100)])
