@@ -30,10 +30,13 @@ class Scale(NamedTuple):
     waiting: int
     real_scale: float
     starts: int
+    reported: tuple[int, ...]
 
 
-FULL = Scale(500, (50, 500, 5_000), 20_000, (10_000, 100_000, 1_000_000), 300, 170_000, 1_000, 20, 5)
-QUICK = Scale(10, (5, 10), 200, (1_000,), 3, 500, 100, 200, 1)
+FULL = Scale(
+    500, (50, 500, 5_000), 20_000, (10_000, 100_000, 1_000_000), 300, 170_000, 1_000, 20, 5, (1_000_000, 10_000_000)
+)
+QUICK = Scale(10, (5, 10), 200, (1_000,), 3, 500, 100, 200, 1, (40_000,))
 _ROWS, _FIELDS = 100, 20
 
 
@@ -62,6 +65,7 @@ def tables(scale: Scale) -> Iterator[Table]:
     yield idle(scale)
     yield huge(scale)
     yield startup(scale)
+    yield report(scale)
 
 
 def ingest(scale: Scale) -> Table:
@@ -230,6 +234,14 @@ def startup(scale: Scale) -> Table:
     }
     rows = [(text, f"{run[key]:.2f}", f"{run[key] / run['import_dlt']:.2f}") for key, text in names.items()]
     return Table(f"Start-up (median of {scale.starts})", ("what", "seconds", "times `import dlt`"), rows)
+
+
+def report(scale: Scale) -> Table:
+    rows = []
+    for cells in scale.reported:
+        run = measure("report:made", cells=cells)
+        rows.append((f"{run['cells']:,}", f"{run['seconds']:.1f}", f"{run['mb'] * 1000:.0f}"))
+    return Table("Report, on DuckDB", ("cells", "seconds", "size, kB"), rows)
 
 
 def _head(scale: Scale) -> str:

@@ -14,7 +14,16 @@ import mmdr
 
 PROJECT = Path(__file__).parents[1]
 PAGES = PROJECT / "build" / "pages"
-COPIED = ["*.md", "LICENSE", "Dockerfile", "docs/*.md", "docs/recipes/*.sql", "examples/**/*", "benchmarks/*.md"]
+COPIED = [
+    "*.md",
+    "LICENSE",
+    "Dockerfile",
+    "docs/*.md",
+    "docs/*.png",
+    "docs/recipes/*.sql",
+    "examples/**/*",
+    "benchmarks/*.md",
+]
 
 
 def main() -> int:

@@ -23,6 +23,7 @@ __all__ = [
     "loads",
     "loads_checked",
     "number_of",
+    "storable_text",
 ]
 
 _INT64 = range(-(2**63), 2**63)
@@ -93,8 +94,7 @@ def loads(body: bytes | bytearray, *, unread: str | None = None) -> Any:
         parts = _checked_parts(text)
         if parts is not None and unread in parts:
             return {
-                _storable_text(key): Unread(part) if key == unread else loads(bytes(part))
-                for key, part in parts.items()
+                storable_text(key): Unread(part) if key == unread else loads(bytes(part)) for key, part in parts.items()
             }
     if _is_plain(text):
         try:
@@ -236,7 +236,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _storable_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return _object([(_storable_text(key), _storable(value)) for key, value in pairs])
+    return _object([(storable_text(key), _storable(value)) for key, value in pairs])
 
 
 def _storable(value: Any) -> Any:
@@ -245,13 +245,14 @@ def _storable(value: Any) -> Any:
     for items in lists:
         for index, item in enumerate(items):
             if type(item) is str:
-                items[index] = _storable_text(item)
+                items[index] = storable_text(item)
             elif type(item) is list:
                 lists.append(item)
-    return _storable_text(value) if type(value) is str else value
+    return storable_text(value) if type(value) is str else value
 
 
-def _storable_text(text: str) -> str:
+def storable_text(text: str) -> str:
+    """The text with U+FFFD for what no SQL destination holds: U+0000 and lone surrogates."""
     return _UNSTORABLE.sub("\ufffd", text)
 
 

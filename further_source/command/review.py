@@ -109,7 +109,8 @@ def _import(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     store = open_store(options)
     cells = _queue(store, options)
-    hosts = [*_LOOPBACK, *([] if options.host in _LOOPBACK else [options.host]), *options.allow_host]
+    named = f"[{options.host}]" if ":" in options.host else options.host
+    hosts = [*_LOOPBACK, *([] if named in _LOOPBACK else [named]), *options.allow_host]
     try:
         serve(
             Queue(store, cells, sampled=options.sample is not None),

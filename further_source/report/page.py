@@ -16,7 +16,9 @@ __all__ = ["page"]
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _OUTCOMES = ("completed", "failed", "running", "other")
 _HEAT = (0.5, 0.7, 0.8, 0.9, 0.95)
-_MAX_TILES = 600
+_MAX_FIELDS = 600
+_MAX_STEPS = 10  # side by side, as far as paper is wide
+_MAX_ROWS_OF_HEAT = 30
 _MAX_ROWS = 200
 _MAX_BARS = 45
 _NO_NAME = "(no name)"
@@ -117,17 +119,14 @@ def _to_see(figures: Figures) -> Element:
         outcome: sum(day.get(outcome, 0) for day in figures.outcomes.values())
         for outcome in sorted({key for day in figures.outcomes.values() for key in day} - {"completed", "running"})
     }
+    without = figures.cells.get(None, 0)
     named = [one for one in figures.without_column if one[3] != "no value has come yet"]
     notes: list[tuple[int, str, str]] = [
-        (len(changed), f"mean confidence of {len(changed)} fields has changed, {fallen} of them fell", "changes"),
-        *((count, f"{count:,} executions ended as {outcome}", "outcomes") for outcome, count in unwell.items()),
-        (len(figures.types), f"{len(figures.types)} fields came in more than one type", "types"),
-        (len(named), f"{len(named)} fields have no column", "columns"),
-        (
-            figures.cells.get(None, 0),
-            f"{figures.cells.get(None, 0):,} cells came without a confidence",
-            "fields",
-        ),
+        (len(changed), f"mean confidence of {_some(len(changed), 'field')} has changed, {fallen} fell", "changes"),
+        *((count, f"{_some(count, 'execution')} ended as {outcome}", "outcomes") for outcome, count in unwell.items()),
+        (len(figures.types), f"{_some(len(figures.types), 'field')} came in more than one type", "types"),
+        (len(named), f"{_some(len(named), 'field')} without a column", "columns"),
+        (without, f"{_some(without, 'cell')} came without a confidence", "fields"),
     ]
     shown = [tag("li", tag("a", text, href=f"#{target}")) for count, text, target in notes if count]
     return _section(
@@ -152,7 +151,7 @@ def _straight_through(figures: Figures) -> Element:
         drawn.append(("error", "wrong cells among these, by reviews", errors))
     at = {one.threshold: one for one in figures.through}
     told = "; ".join(
-        f"at {threshold:.2f} {_percent(at[threshold].cells, figures.cell_count)} of cells and "
+        f"at {threshold:.2f}: {_percent(at[threshold].cells, figures.cell_count)} of cells, "
         f"{_percent(at[threshold].documents, figures.document_count)} of documents"
         for threshold in (0.7, 0.8, 0.9)
     )
@@ -218,37 +217,87 @@ def _histogram(figures: Figures) -> Element:
 
 
 def _heat_map(figures: Figures) -> Element:
-    """Steps, each with a tile for each field, the least confident first."""
-    steps: dict[str | None, list[FieldConfidence]] = {}
-    shown = sorted(figures.fields, key=lambda one: (one.mean is None, one.mean or 0.0))[:_MAX_TILES]
-    for one in shown:
-        steps.setdefault(one.step_name, []).append(one)
+    """A table of field by step, or several where there are many steps; the least confident come first."""
+    title = "Confidence, step by field"
+    shown = sorted(figures.fields, key=_least_first)[:_MAX_FIELDS]
+    if not shown:
+        return _section("fields", title, tag("p", "No cells are loaded."), wide=True)
+    steps = list(dict.fromkeys(one.step_name for one in shown))
     left_out = len(figures.fields) - len(shown)
     bounds = ["below 0.50", *(f"from {low:.2f}" for low in _HEAT)]
+    rows = [
+        (
+            one.step_name or _NO_NAME,
+            one.field or _NO_NAME,
+            one.cells,
+            one.with_confidence,
+            *("" if number is None else f"{number:.3f}" for number in (one.mean, one.lowest)),
+        )
+        for one in shown
+    ]
     return _section(
         "fields",
-        "Confidence, step by field",
-        tag("p", "Mean of each field, with the number of its cells; the least confident step and field come first."),
+        title,
+        tag("p", "Mean confidence of each field in each step; the least confident fields and steps come first."),
         tag("p", f"{left_out} more fields are more confident than these.", class_="soft") if left_out else None,
         tag(
             "ul",
             (tag("li", text, class_=f"h{number}") for number, text in enumerate(bounds)),
-            class_="tiles",
+            class_="colours",
             aria_label="Colours",
         ),
         (
-            (tag("h3", step or _NO_NAME), tag("ul", map(_tile, of_step), class_="tiles heat"))
-            for step, of_step in steps.items()
+            _matrix([one for one in shown if one.step_name in of_table], of_table)
+            for of_table in (steps[start : start + _MAX_STEPS] for start in range(0, len(steps), _MAX_STEPS))
         ),
+        _numbers_of("Field by field", ("step", "field", "cells", "with confidence", "mean", "lowest"), rows),
         wide=True,
     )
 
 
-def _tile(one: FieldConfidence) -> Element:
-    heat = "none" if one.mean is None else f"h{sum(one.mean >= low for low in _HEAT)}"
-    mean = "no confidence" if one.mean is None else f"{one.mean:.3f}"
-    lowest = "" if one.lowest is None else f", lowest {one.lowest:.2f}"
-    return tag("li", one.field or _NO_NAME, tag("b", mean), f"{one.cells:,} cells{lowest}", class_=heat)
+def _least_first(one: FieldConfidence) -> tuple[bool, float]:
+    return one.mean is None, one.mean or 0.0
+
+
+def _matrix(shown: Sequence[FieldConfidence], steps: Sequence[str | None]) -> list[Element]:
+    """The least confident fields, and the others folded away."""
+    fields: dict[str | None, dict[str | None, FieldConfidence]] = {}
+    for one in shown:
+        fields.setdefault(one.field, {})[one.step_name] = one
+    names = list(fields)
+    first, others = names[:_MAX_ROWS_OF_HEAT], names[_MAX_ROWS_OF_HEAT:]
+    parts = [_heat_table([(name, fields[name]) for name in first], steps)]
+    if others:
+        summary = tag("summary", f"{len(others)} more fields, more confident than these")
+        parts.append(tag("details", summary, _heat_table([(name, fields[name]) for name in others], steps)))
+    return parts
+
+
+def _heat_table(
+    rows: Sequence[tuple[str | None, Mapping[str | None, FieldConfidence]]], steps: Sequence[str | None]
+) -> Element:
+    caption = f"Mean confidence of {len(rows)} fields in {', '.join(step or _NO_NAME for step in steps)}"
+    head = (tag("th", step or _NO_NAME, scope="col") for step in steps)
+    body = (
+        tag("tr", tag("th", name or _NO_NAME, scope="row"), (_heat_cell(of_field.get(step)) for step in steps))
+        for name, of_field in rows
+    )
+    table = tag(
+        "table",
+        tag("caption", caption, class_="unseen"),
+        tag("thead", tag("tr", tag("td", "field", class_="soft"), head)),
+        tag("tbody", body),
+        class_="heat",
+    )
+    return tag("div", table, class_="scroll", tabindex=0, role="group", aria_label=caption)
+
+
+def _heat_cell(one: FieldConfidence | None) -> Element:
+    if one is None:
+        return tag("td")
+    if one.mean is None:
+        return tag("td", "none", class_="mark none")
+    return tag("td", f"{one.mean:.3f}", class_=f"mark h{sum(one.mean >= low for low in _HEAT)}")
 
 
 def _changes(figures: Figures) -> Element:
@@ -583,6 +632,10 @@ def _duration(seconds: int) -> str:
 
 def _count(number: int) -> str:
     return f"{number:,}"
+
+
+def _some(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _percent(part: int, whole: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from further_source.exceptions import ConfigurationError
 from further_source.executions import ExecutionId
+from further_source.jsontext import storable_text
 from further_source.review.cells import CELL_COLUMNS, ReviewedCell, Token
 from further_source.review.files import FilledRow
 from further_source.review.queue import cells_of_executions
@@ -224,7 +225,7 @@ def review_record(
     """
     value, value_type, number = None, None, None
     if verdict == "corrected" and corrected_value is not None:
-        (value,) = _meant(corrected_value)
+        (value,) = _meant(storable_text(corrected_value))
         value_type, number = _typed(value, cell.value_type)
     return {
         "review_id": review_id,
@@ -233,9 +234,9 @@ def review_record(
         "corrected_value": value,
         "corrected_value_type": value_type,
         "corrected_value_number": number,
-        "reviewer": reviewer,
+        "reviewer": storable_text(reviewer),
         "reviewed_at": reviewed_at,
-        "reason": reason,
+        "reason": reason if reason is None else storable_text(reason),
         "sampled": sampled,
     }
 

@@ -12,15 +12,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from html import escape
-from typing import TYPE_CHECKING, Any
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlencode
 
 from further_source.exceptions import FurtherError
+from further_source.jsontext import storable_text
 from further_source.review.cells import ReviewedCell
 from further_source.review.importing import NO_VALUE, VERDICTS, review_record
-from further_source.review.queue import cells_of_executions
+from further_source.review.queue import cells_around
 from further_source.review.store import ReviewStore
 from further_source.review.views import WITHDRAWN
 from further_source.tables.columns import REVIEWS
+from further_source.text import one_line
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Queue", "page_app"]
 
 _CLAIM_SECONDS = 900.0
+_MAX_NAME = 200  # characters
 _NEIGHBOURS = 2  # rows before and after
 
 
@@ -37,6 +42,13 @@ _NEIGHBOURS = 2  # rows before and after
 class _Claim:
     reviewer: str
     until: float
+
+
+class _Done(NamedTuple):
+    reviewer: str
+    verdict: str
+    corrected: str | None
+    reason: str
 
 
 @dataclass
@@ -52,14 +64,19 @@ class Queue:
     store: ReviewStore
     cells: Sequence[ReviewedCell]
     sampled: bool
+    _places: dict[str, int] = field(default_factory=dict)
     _claims: dict[str, _Claim] = field(default_factory=dict)
-    _done: dict[str, str] = field(default_factory=dict)
+    _done: dict[str, _Done] = field(default_factory=dict)
+    _changed: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._places = {cell.fingerprint: place for place, cell in enumerate(self.cells)}
 
     @property
     def left(self) -> int:
         """How many cells have no verdict."""
-        return len(self.cells) - len(self._done)
+        return len(self.cells) - len(self._done) - len(self._changed)
 
     def take(self, reviewer: str, skipped: str = "") -> ReviewedCell | None:
         """The cell that the reviewer has, or the next that nobody has; after `skipped`, if there is any there.
@@ -71,46 +88,53 @@ class Queue:
             self._claims = {key: claim for key, claim in self._claims.items() if claim.until > now}
             if skipped and (claim := self._claims.get(skipped)) and claim.reviewer == reviewer:
                 del self._claims[skipped]
-            order = [cell.fingerprint for cell in self.cells]
-            start = order.index(skipped) + 1 if skipped in order else 0
-            turned = [*self.cells[start:], *self.cells[:start]]
-            mine = [cell for cell in turned if self._holder(cell) == reviewer]
-            free = [cell for cell in turned if self._holder(cell) is None]
-            taken = next((cell for cell in (*mine, *free) if cell.fingerprint not in self._done), None)
-            if taken is not None:
-                self._claims[taken.fingerprint] = _Claim(reviewer, now + _CLAIM_SECONDS)
-            return taken
+            mine = [key for key, claim in self._claims.items() if claim.reviewer == reviewer]
+            taken = mine[0] if mine else self._next_free(self._places.get(skipped, -1) + 1)
+            if taken is None:
+                return None
+            self._claims[taken] = _Claim(reviewer, now + _CLAIM_SECONDS)
+            return self.cells[self._places[taken]]
 
-    def _holder(self, cell: ReviewedCell) -> str | None:
-        claim = self._claims.get(cell.fingerprint)
-        return claim.reviewer if claim else None
+    def _next_free(self, start: int) -> str | None:
+        """The first cell from that place on, and then from the beginning, that is open and nobody's."""
+        fingerprints = list(self._places)
+        turned = chain(islice(fingerprints, start, None), islice(fingerprints, start))
+        taken = (self._done, self._claims, self._changed)
+        return next((one for one in turned if not any(one in some for some in taken)), None)
 
     def save(self, reviewer: str, fingerprint: str, verdict: str, corrected: str, reason: str) -> str | None:
         """Stores a verdict; what is wrong with it, if anything is. By the return it is in the destination.
 
         Sent once more, it is stored once.
         """
-        cell = next((one for one in self.cells if one.fingerprint == fingerprint), None)
-        if cell is None or verdict not in VERDICTS:
+        place = self._places.get(fingerprint)
+        if place is None or verdict not in VERDICTS:
             return "no such cell or verdict"
+        cell = self.cells[place]
         if verdict == "corrected" and (not corrected or corrected == cell.value):
             return f"write what the value should be, {NO_VALUE} for none"
+        said = _Done(reviewer, verdict, corrected if verdict == "corrected" else None, reason)
         with self._lock:
+            if (done := self._done.get(fingerprint)) is not None:
+                if done == said:
+                    return None  # its answer was lost on the way
+                return f"{done.reviewer} has given it a verdict already"
             claim = self._claims.get(fingerprint)
-            if fingerprint in self._done or (claim and claim.reviewer != reviewer):
+            if claim and claim.reviewer != reviewer:
                 return "somebody else has this cell"
-            self._append(cell, reviewer, verdict, corrected if verdict == "corrected" else None, reason)
-            self._done[fingerprint] = reviewer
+            self._append(cell, reviewer, verdict, said.corrected, reason)
+            self._done[fingerprint] = said
             self._claims.pop(fingerprint, None)
         return None
 
     def undo(self, reviewer: str) -> ReviewedCell | None:
         """Takes back the reviewer's last verdict, and gives the cell again."""
         with self._lock:
-            fingerprint = next((key for key, by in reversed(self._done.items()) if by == reviewer), None)
+            mine = (key for key, done in reversed(self._done.items()) if done.reviewer == reviewer)
+            fingerprint = next(mine, None)
             if fingerprint is None:
                 return None
-            cell = next(one for one in self.cells if one.fingerprint == fingerprint)
+            cell = self.cells[self._places[fingerprint]]
             self._append(cell, reviewer, WITHDRAWN, None, None)
             del self._done[fingerprint]
             for key in [key for key, claim in self._claims.items() if claim.reviewer == reviewer]:
@@ -133,13 +157,19 @@ class Queue:
         )
         self.store.append(REVIEWS, [record])
 
-    def rows_around(self, cell: ReviewedCell) -> list[list[ReviewedCell]]:
-        """The cells of its row and of those before and after it, as they are now, row by row."""
+    def rows_around(self, cell: ReviewedCell) -> list[list[ReviewedCell]] | None:
+        """The cells of its row and of those before and after it, as they are now, row by row.
+
+        None if the cell is not there any more, or has another value: then it is taken off the queue.
+        """
         rows: dict[int, list[ReviewedCell]] = {}
-        for one in cells_of_executions(self.store, [cell.workflow_execution_id]):
-            is_near = abs(one.row_index - cell.row_index) <= _NEIGHBOURS
-            if (one.workflow_id, one.step_index) == (cell.workflow_id, cell.step_index) and is_near:
-                rows.setdefault(one.row_index, []).append(one)
+        for one in cells_around(self.store, cell, _NEIGHBOURS):
+            rows.setdefault(one.row_index, []).append(one)
+        if all(one.fingerprint != cell.fingerprint for one in rows.get(cell.row_index, ())):
+            with self._lock:
+                self._changed.add(cell.fingerprint)
+                self._claims.pop(cell.fingerprint, None)
+            return None
         return [rows[index] for index in sorted(rows)]
 
 
@@ -158,10 +188,14 @@ def page_app(queue: Queue, hosts: Sequence[str]) -> "Starlette":
     from starlette.routing import Route  # noqa: PLC0415
 
     def show(request: "Request") -> "Response":
-        reviewer = request.query_params.get("reviewer", "").strip()
-        if not reviewer:
+        reviewer = request.query_params.get("reviewer", "").strip()[:_MAX_NAME]
+        # A page of another site may lead here, and may not take cells in anybody's name.
+        if not reviewer or request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             return HTMLResponse(_document(_ASK_NAME), headers=_HEADERS)
-        shown = _cell_page(queue, reviewer, request.query_params.get("skip", ""))
+        try:
+            shown = _cell_page(queue, reviewer, request.query_params.get("skip", ""))
+        except Exception as error:  # a load may have a DuckDB file open
+            return HTMLResponse(_document(_not_shown(error, reviewer)), 503, headers=_HEADERS)
         return HTMLResponse(_document(shown), headers=_HEADERS)
 
     async def act(request: "Request") -> "Response":
@@ -170,18 +204,23 @@ def page_app(queue: Queue, hosts: Sequence[str]) -> "Starlette":
         # Forms of other sites cannot send JSON without asking first.
         if request.headers.get("content-type") != "application/json":
             return JSONResponse({"problem": "send JSON"}, 415)
-        sent = await request.json()
-        reviewer = str(sent.get("reviewer", "")).strip()
+        try:
+            sent = dict(await request.json())
+        except (ValueError, TypeError):
+            return JSONResponse({"problem": "send an object of JSON"}, 400)
+        reviewer = storable_text(str(sent.get("reviewer", "")).strip()[:_MAX_NAME])
         if not reviewer:
             return JSONResponse({"problem": "who are you?"}, 400)
         try:
             if sent.get("action") == "undo":
                 undone = await run_in_threadpool(queue.undo, reviewer)
                 return JSONResponse({"problem": None if undone else "there is nothing to undo"})
-            values = [str(sent.get(name) or "") for name in ("cell", "action", "corrected_value", "reason")]
+            values = [
+                storable_text(str(sent.get(name) or "")) for name in ("cell", "action", "corrected_value", "reason")
+            ]
             problem = await run_in_threadpool(queue.save, reviewer, *values)
         except Exception as error:
-            return JSONResponse({"problem": f"not saved: {type(error).__name__}: {error}"}, 503)
+            return JSONResponse({"problem": f"not saved: {one_line(str(error))}"}, 503)
         return JSONResponse({"problem": problem}, 409 if problem else 200)
 
     def root(request: "Request") -> "Response":
@@ -217,7 +256,8 @@ def serve(queue: Queue, host: str, port: int, hosts: Sequence[str], ready: Any) 
         listening.listen()  # before anybody is told
     except OSError as error:
         raise FurtherError(f"{host}:{port}: {(error.strerror or str(error)).lower()}") from None
-    ready(f"http://{host}:{listening.getsockname()[1]}/")
+    named = f"[{host}]" if ":" in host else host
+    ready(f"http://{named}:{listening.getsockname()[1]}/")
     uvicorn.Server(uvicorn.Config(page_app(queue, hosts), log_level="warning")).run(sockets=[listening])
 
 
@@ -291,7 +331,10 @@ def _document(body: str) -> str:
 
 def _cell_page(queue: Queue, reviewer: str, skipped: str) -> str:
     cell = queue.take(reviewer, skipped)
-    shown = _cell(queue, cell) if cell else f"<p>Nothing is left for you.</p>{_UNDO}"
+    rows = None
+    while cell and (rows := queue.rows_around(cell)) is None:
+        cell = queue.take(reviewer, cell.fingerprint)
+    shown = _cell(cell, rows) if cell and rows else f"<p>Nothing is left for you.</p>{_UNDO}"
     return (
         f'<main data-reviewer="{escape(reviewer)}" data-cell="{cell.fingerprint if cell else ""}">'
         f'<h1>Review</h1><p><span id="left">{queue.left}</span> left of {len(queue.cells)}</p>'
@@ -299,10 +342,17 @@ def _cell_page(queue: Queue, reviewer: str, skipped: str) -> str:
     )
 
 
+def _not_shown(error: Exception, reviewer: str) -> str:
+    again = f"/review?{urlencode({'reviewer': reviewer})}"
+    return (
+        f'<p role="alert">Not shown: {escape(one_line(str(error)))}</p><p><a href="{escape(again)}">Try again</a></p>'
+    )
+
+
 _UNDO = '<p><button data-act="undo">Undo (u)</button></p>'
 
 
-def _cell(queue: Queue, cell: ReviewedCell) -> str:
+def _cell(cell: ReviewedCell, rows: Sequence[Sequence[ReviewedCell]]) -> str:
     confidence = "none" if cell.confidence is None else f"{cell.confidence:g}"
     value = "<em>no value</em>" if cell.value is None else escape(cell.value)
     place = f"{cell.workflow_id}/{cell.workflow_execution_id}, {cell.step_name}, row {cell.row_index}"
@@ -312,7 +362,7 @@ def _cell(queue: Queue, cell: ReviewedCell) -> str:
         f'<p><label for="corrected">What it should be ({escape(NO_VALUE)} for no value)</label>'
         f'<textarea id="corrected" rows="2">{escape(cell.value or "")}</textarea></p>'
         '<p><label for="reason">Reason</label><input id="reason"></p>'
-        f"{_BUTTONS}{_neighbours(queue.rows_around(cell), cell)}"
+        f"{_BUTTONS}{_neighbours(rows, cell)}"
     )
 
 

@@ -10,7 +10,7 @@ from further_source.review.store import ReviewStore
 from further_source.review.views import CELLS_FINAL, Sql
 from further_source.tables.columns import THRESHOLDS
 
-__all__ = ["cells_below", "cells_below_thresholds", "cells_of_executions", "current_cell", "sampled_cells"]
+__all__ = ["cells_below", "cells_below_thresholds", "cells_around", "cells_of_executions", "sampled_cells"]
 
 _KEYS_AT_ONCE = 500
 
@@ -133,9 +133,15 @@ def cells_of_executions(store: ReviewStore, executions: Sequence[str]) -> Iterat
             yield from (ReviewedCell(*row) for row in sql.rows(query, *some))
 
 
-def current_cell(store: ReviewStore, cell: ReviewedCell) -> ReviewedCell | None:
-    """The cell as it is now, if it still has the value."""
-    for found in cells_of_executions(store, [cell.workflow_execution_id]):
-        if found.fingerprint == cell.fingerprint:
-            return found
-    return None
+def cells_around(store: ReviewStore, cell: ReviewedCell, rows: int) -> list[ReviewedCell]:
+    """The cells of its row, and of so many rows before and after it, as they are now."""
+    of_step = ("workflow_id", "workflow_execution_id", "step_index")
+    with store.sql() as sql:
+        same = " AND ".join(f"{sql.columns(name, of='f')} = %s" for name in of_step)
+        row_index = sql.columns("row_index", of="f")
+        query = (
+            f"SELECT {_columns(sql, 'f')} FROM {sql.table(CELLS_FINAL)} f "  # noqa: S608
+            f"WHERE {same} AND {row_index} BETWEEN %s AND %s"
+        )
+        values = [getattr(cell, name) for name in of_step]
+        return [ReviewedCell(*row) for row in sql.rows(query, *values, cell.row_index - rows, cell.row_index + rows)]

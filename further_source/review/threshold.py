@@ -5,22 +5,23 @@ many reviews would be rarer than one minus the confidence level. That holds for 
 Here the lowest is chosen that passes, and each further one that is tried is another chance to be wrong.
 
 So the thresholds are tested in an order that the confidences alone decide, from the top down, each at the level that
-is handed on by the one above it while that passes (the fallback procedure of Wiens; with one beginning it is
-fixed-sequence testing). All levels that are put in are one minus the confidence level together, whence the chance that
-any threshold passes wrongly, and so that the lowest does, is at most that. Bonferroni over all thresholds would hold as
-well, but the thresholds are nested and nearly the same test many times, for which it pays in full.
+is handed on by the one above it while that passes: fixed-sequence testing. Then the chance that any threshold passes
+wrongly, and so that the lowest does, is at most one minus the confidence level. Bonferroni over all thresholds would
+hold as well, but the thresholds are nested and nearly the same test many times, for which it pays in full.
 
-The first threshold tested is the one with as few reviews above it as can pass at all, 299 without an error for 1 % at
-95 %. With many reviews there is more than one beginning: a field with few errors at the very top fails the first one by
-chance, and passes where there are more reviews.
+What is lost is lost where a good threshold fails by chance and the sequence ends too early. Therefore it begins where
+there are enough reviews above a threshold to forgive a few errors, and has only such thresholds as have just so many
+reviews that one more error is forgiven. Of many reviews a tenth of the level begins at the very top, with the fewest
+that can pass at all, and hands itself on (the fallback procedure of Wiens), for fields of which little is good.
 """
 
 import math
 import random
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import Any
 
 from further_source.review.store import ReviewStore
@@ -29,8 +30,11 @@ from further_source.tables.columns import THRESHOLDS
 
 __all__ = ["Sampled", "Threshold", "compute_thresholds", "find_threshold", "reviews_without_error"]
 
-_STEP = 1.02  # each threshold tested has so many times the reviews of the one before
-_MAX_BEGINNINGS = 3
+_STEP = 1.02  # each threshold tested has at least so many times the reviews of the one before
+_FORGIVEN = 3  # errors among the reviews that the first threshold has, if they are no more than half of all
+_FIRST_SHARE = 0.3  # of all reviews, which the first threshold has at the least
+_FAR = 1.25  # times the reviews that the first threshold should have
+_EARLY = 0.1  # of the level, for a beginning at the top
 
 Sampled = tuple[float, bool]
 """The confidence of a reviewed cell, and whether the extracted value was wrong."""
@@ -72,25 +76,19 @@ def find_threshold(sample: Sequence[Sampled], target_error: float, confidence_le
     """
     alpha = 1 - confidence_level
     prefixes = _prefixes(sample)
-    found = None
-    level = 0.0
-    beginnings = _beginnings(len(sample), target_error, alpha)
-    for confidence, reviewed, errors in _tested(prefixes, beginnings[0]):
-        while beginnings and reviewed >= beginnings[0]:
-            level += alpha / _count(len(sample), target_error, alpha)
-            beginnings = beginnings[1:]
-        if level and _chance(errors, reviewed, target_error) <= level:
-            found = (confidence, reviewed, errors)
-        else:
-            level = 0.0
+    found = _lowest(prefixes, target_error, alpha)
     if found is not None:
         return Threshold(*found, _upper(found[2], found[1], alpha), 0)
     errors = sum(wrong for _, wrong in sample)
     upper = _upper(errors, len(sample), alpha)
-    return Threshold(None, len(sample), errors, upper, _needed(prefixes, len(sample), target_error, alpha))
+    return Threshold(None, len(sample), errors, upper, _needed(prefixes, target_error, alpha))
 
 
-def _prefixes(sample: Sequence[Sampled]) -> list[tuple[float, int, int]]:
+_Prefix = tuple[float, int, int]
+"""A confidence, the reviews at and above it, and the errors among them."""
+
+
+def _prefixes(sample: Sequence[Sampled]) -> list[_Prefix]:
     """For each confidence that occurs, from the top down: reviews at and above it, and errors among them."""
     prefixes, reviewed, errors = [], 0, 0
     for confidence, alike in groupby(sorted(sample, key=lambda one: -one[0]), key=lambda one: one[0]):
@@ -100,29 +98,72 @@ def _prefixes(sample: Sequence[Sampled]) -> list[tuple[float, int, int]]:
     return prefixes
 
 
-def _count(size: int, target: float, alpha: float) -> int:
-    """How many beginnings there are: more, the more reviews there are."""
+def _lowest(prefixes: Sequence[_Prefix], target: float, alpha: float) -> _Prefix | None:
+    """The lowest threshold that passes in its turn."""
+    found = None
+    level = 0.0
+    for (confidence, reviewed, errors), added in _tested(prefixes, target, alpha):
+        level += added
+        if level and _chance(errors, reviewed, target) <= level:
+            found = (confidence, reviewed, errors)
+        else:
+            level = 0.0
+    return found
+
+
+def _tested(prefixes: Sequence[_Prefix], target: float, alpha: float) -> list[tuple[_Prefix, float]]:
+    """The thresholds that are tested, and the level that is put in at each; no verdict decides which they are."""
+    counts = [reviewed for _, reviewed, _ in prefixes]
+    size = counts[-1] if counts else 0
+    added: dict[int, float] = {}
+    beginnings = _beginnings(size, target, alpha)
+    ends = [start for start, _ in beginnings[1:]] + [size]
+    for (start, level), end in zip(beginnings, ends, strict=True):
+        first = _first(counts, start, reviews_without_error(target, level))
+        added[first] = added.get(first, 0.0) + level
+        for reviewed in _sizes(start, end, target, level):
+            added.setdefault(max(bisect_left(counts, reviewed), first), 0.0)
+    if min(added) < len(counts):
+        added.setdefault(len(counts) - 1, 0.0)
+    return [(prefixes[place], added[place]) for place in sorted(added) if place < len(counts)]
+
+
+def _first(counts: Sequence[int], start: float, least: float) -> int:
+    """The threshold with `start` reviews or more; the one above where many cells of one confidence lie between."""
+    first = bisect_left(counts, start)
+    is_far = first == len(counts) or counts[first] > start * _FAR
+    return first - 1 if is_far and first and counts[first - 1] >= least else first
+
+
+def _beginnings(size: int, target: float, alpha: float) -> list[tuple[float, float]]:
+    """Numbers of reviews with which a sequence begins, and the level of each, of a sample of that size."""
     least = reviews_without_error(target, alpha)
-    return max(1, min(_MAX_BEGINNINGS, int(math.log2(max(size / least, 1)))))
+    about = max(min(_size_that_passes(_FORGIVEN, target, alpha, least), size / 2), size * _FIRST_SHARE)
+    start = max(takewhile(lambda reviewed: reviewed <= about, _sizes(0, size, target, alpha)), default=least)
+    top = reviews_without_error(target, alpha * _EARLY)
+    return [(start, alpha)] if start < 3 * top else [(top, alpha * _EARLY), (start, alpha * (1 - _EARLY))]
 
 
-def _beginnings(size: int, target: float, alpha: float) -> list[float]:
-    """Numbers of reviews, evenly spread by their ratio, at which a share of the level is put in."""
-    count = _count(size, target, alpha)
-    least = reviews_without_error(target, alpha / count)
-    return [least * (size / least) ** (number / count) for number in range(count)]
+def _sizes(start: float, end: float, target: float, level: float) -> Iterator[int]:
+    """Numbers of reviews, above `start` and below `end`, from which on one more error is forgiven."""
+    size = reviews_without_error(target, level)
+    if start >= size:
+        size = _next_size(math.floor(start), target, level)
+    while size < end:
+        yield size
+        size = _next_size(max(math.ceil(size * _STEP) - 1, size), target, level)
 
 
-def _tested(prefixes: Sequence[tuple[float, int, int]], least: float) -> list[tuple[float, int, int]]:
-    """The thresholds that are tested; which ones, no verdict decides."""
-    tested, following = [], least
-    for prefix in prefixes:
-        if prefix[1] >= following:
-            tested.append(prefix)
-            following = max(prefix[1] * _STEP, prefix[1] + 1)
-    if prefixes and prefixes[-1][1] >= least and tested[-1] != prefixes[-1]:
-        tested.append(prefixes[-1])
-    return tested
+def _next_size(size: int, target: float, level: float) -> int:
+    """The first number of reviews above `size` from which on one more error is forgiven."""
+    from scipy.special import bdtrik  # noqa: PLC0415  of the extra
+
+    errors = math.floor(bdtrik(level, size, target))
+    while errors >= 0 and _chance(errors, size, target) > level:
+        errors -= 1
+    while _chance(errors + 1, size, target) <= level:
+        errors += 1
+    return _size_that_passes(errors + 1, target, level, size)
 
 
 def _chance(errors: int, reviewed: int, share: float) -> float:
@@ -139,22 +180,27 @@ def _upper(errors: int, reviewed: int, alpha: float) -> float:
     return 1.0 if errors >= reviewed else float(betaincinv(errors + 1, reviewed - errors, 1 - alpha))
 
 
-def _needed(prefixes: Sequence[tuple[float, int, int]], size: int, target: float, alpha: float) -> int:
-    """How many more reviews of all, so that the part above some threshold could pass without a further error."""
-    alpha /= _count(size, target, alpha)
-    least = reviews_without_error(target, alpha)
-    needed = [_size_that_passes(0, target, alpha, least)] if not prefixes else []
-    best: dict[int, int] = {errors: reviewed for _, reviewed, errors in prefixes}
-    for errors, reviewed in best.items():
-        enough = _size_that_passes(errors, target, alpha, least)
-        needed.append(math.ceil(max(enough - reviewed, 1) * size / reviewed))
-        if enough > (min(needed) + size) * 2:
-            break
-    return min(needed)
+def _needed(prefixes: Sequence[_Prefix], target: float, alpha: float) -> int:
+    """How many more reviews until some threshold passes, if they are spread as these are and find no further error."""
+    size = prefixes[-1][1] if prefixes else 0
+    if not size:
+        return reviews_without_error(target, alpha)
+
+    def would_pass(more: int) -> bool:
+        grown = [(confidence, reviewed + more * reviewed // size, errors) for confidence, reviewed, errors in prefixes]
+        return _lowest(grown, target, alpha) is not None
+
+    low, high = 0, 1
+    while not would_pass(high):
+        low, high = high, high + max(1, high // 3)
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if would_pass(middle) else (middle, high)
+    return high
 
 
 def _size_that_passes(errors: int, target: float, alpha: float, least: int) -> int:
-    low, high = least, least + 1
+    low, high = least, least + math.ceil(2 / target)
     while _chance(errors, high, target) > alpha:
         low, high = high, high * 2
     while low < high:

@@ -21,15 +21,17 @@ from tests.support.documents import PROJECT, Document
 
 EXAMPLES = PROJECT / "examples"
 PYTHON = sorted(EXAMPLES.rglob("*.py"))
-FILES = sorted(path for path in EXAMPLES.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+FILES = sorted(
+    path for path in EXAMPLES.rglob("*") if path.is_file() and not {"__pycache__", "__marimo__"} & {*path.parts}
+)
 
 
 # All of them
 
 
 def test_every_example_is_named_in_the_documentation() -> None:
-    scheduling = Document(PROJECT / "docs" / "scheduling.md")
-    linked = {(scheduling.path.parent / link).resolve() for link in scheduling.links() if "examples" in link}
+    pages = [Document(PROJECT / "docs" / name) for name in ("scheduling.md", "report.md")]
+    linked = {(page.path.parent / link).resolve() for page in pages for link in page.links() if "examples" in link}
 
     assert linked == {path.resolve() for path in FILES}
 
@@ -45,7 +47,7 @@ def test_the_command_takes_the_arguments_it_is_given(path: Path) -> None:
     else:
         found = re.findall(r"\.venv/bin/further-source load((?: [-\w.]+)+)", text)
         commands = [arguments.split() for arguments in found]
-        assert commands or path.suffix == ".timer" or path.parent.name == "dagster"
+        assert commands or path.suffix == ".timer" or path.parent.name in ("dagster", "marimo")
 
     for arguments in commands:
         assert parse(command_parser(), ["load", *arguments]).executions.endswith("submitted.csv")
@@ -193,7 +195,11 @@ def test_an_example_in_python_uses_names_of_ours_that_exist(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.name)
 def test_an_example_in_python_can_be_imported(path: Path) -> None:
-    needed = {"further_dag.py": "airflow.providers.standard", "further_assets.py": "dagster_dlt"}[path.name]
+    needed = {
+        "further_dag.py": "airflow.providers.standard",
+        "further_assets.py": "dagster_dlt",
+        "further.py": "marimo",
+    }[path.name]
     pytest.importorskip(needed.partition(".")[0])
     pytest.importorskip(needed)
     spec = importlib.util.spec_from_file_location(path.stem, path)

@@ -38,7 +38,9 @@ def test_tests_that_are_named_exist(document: Path) -> None:
         assert test in tests, f"{file}::{test}"
 
 
-@pytest.mark.parametrize("heading", ["Polling", "Loading", "Data", "Command", "Secrets"])
+@pytest.mark.parametrize(
+    "heading", ["Polling", "Loading", "Data", "Command", "Report, reviews and thresholds", "Secrets"]
+)
 def test_every_promise_names_a_test(heading: str) -> None:
     [[header, *rows]] = Document(PROJECT / "docs" / "reliability.md").tables(heading)
 

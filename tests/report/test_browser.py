@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import dlt
 import pytest
 
-from further_source.report.figures import read_figures
+from further_source.report.figures import FieldConfidence, read_figures
 from further_source.report.page import page as page_of
 from tests.report.conftest import Load
 
@@ -27,6 +28,28 @@ def browser() -> Iterator[Any]:
     with importlib.import_module("playwright.sync_api").sync_playwright() as playwright:
         # Debian's: Playwright's own are not to be had everywhere.
         yield playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+
+
+def test_a_heat_map_of_many_steps_and_fields_can_be_read(browser: Any, pipeline: dlt.Pipeline, load: Load) -> None:
+    """None is lost, no table is wider than ten steps, the least confident are in sight, and the page is no wider."""
+    load(pipeline)
+    fields = [
+        FieldConfidence(f"Extract part {step}", f"a_field_with_quite_a_long_name_{number}", 9, 9, number / 50, 0.0)
+        for step in range(14)
+        for number in range(step % 3, 40, 2)
+    ]
+    figures = replace(read_figures(pipeline), fields=fields)
+    for view in VIEWS.values():
+        opened = browser.new_context(**view).new_page()
+        opened.set_content(page_of(figures, dataset="further_data", made_at=datetime.now(timezone.utc)))
+
+        tables = opened.locator("#fields table.heat").all()
+        assert sum(table.locator("td.mark").count() for table in tables) == len(fields)
+        assert max(table.locator("thead th").count() for table in tables) == 10
+        assert [table.is_visible() for table in tables] == [True, False, True]  # the others are folded away
+        assert tables[0].locator("tbody tr").count() == 30
+        assert tables[0].locator("tbody td.mark").first.inner_text() == "0.000"
+        assert opened.evaluate("document.documentElement.scrollWidth") == view["viewport"]["width"]
 
 
 def test_the_report_is_sound_in_a_browser(browser: Any, pipeline: dlt.Pipeline, load: Load, tmp_path: Path) -> None:
@@ -52,6 +75,12 @@ def test_the_report_is_sound_in_a_browser(browser: Any, pipeline: dlt.Pipeline, 
         assert charts.count() >= 5
         for number in range(charts.count()):
             assert charts.nth(number).locator(".mark").count() > 0
+        heat = opened.locator("table.heat")
+        assert heat.locator("td.mark").count() == len(figures.fields)
+        [lowest] = [one for one in figures.fields if (one.step_name, one.field) == ("Extract", "claimant")]
+        column = heat.locator("thead th").all_inner_texts().index("Extract")
+        row = heat.locator("tbody tr").filter(has=opened.get_by_role("rowheader", name="claimant", exact=True))
+        assert row.locator("td").nth(column).inner_text() == f"{lowest.mean:.3f}"
         assert opened.locator('[data-figure="Cells"]').inner_text() == f"{figures.cell_count:,}"
         found = axe.run(opened)
         assert found.violations_count == 0, (name, found.generate_report())
