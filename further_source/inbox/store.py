@@ -113,7 +113,9 @@ class Inbox:
         if self.is_local:  # fsspec looks at each file, which takes many times as long
             with suppress(FileNotFoundError), os.scandir(path) as entries:
                 for entry in entries:
-                    yield entry.name, _is_directory(entry)
+                    is_directory = _is_directory(entry)
+                    if is_directory or _may_be_file(entry):
+                        yield entry.name, is_directory
             return
         self._fs.invalidate_cache()
         with suppress(FileNotFoundError):  # a bucket has no directory before it has a file in it
@@ -299,6 +301,14 @@ def _is_directory(entry: "os.DirEntry[str]") -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself: whoever opens it is told
         return False
+
+
+def _may_be_file(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is no pipe, socket or device: whoever opens a pipe waits until somebody writes to it."""
+    try:
+        return entry.is_file() or not os.path.exists(entry.path)
+    except OSError:
+        return True
 
 
 def _split_suffixes(name: str) -> tuple[str, str]:
