@@ -80,11 +80,14 @@ def _is_sqlalchemy(client: Any) -> bool:
 def base_tables(client: "SqlJobClientBase") -> list[str]:
     """The tables of the dataset that are no views, names in the destination's own case.
 
-    By `_get_information_schema_components` and `_qualify_info_schema_table_name` of the SQL client.
+    By `_get_information_schema_components` and `_qualify_info_schema_table_name` of the SQL client, or as SQLAlchemy
+    finds them.
 
     Raises:
         DestinationUndefinedEntity: The destination has no such dataset yet.
     """
+    if _is_sqlalchemy(client):
+        return _reflected_tables(client)
     sql = client.sql_client
     catalog, dataset, _ = sql._get_information_schema_components()
     of_catalog = "table_catalog = %s AND " if catalog else ""
@@ -95,14 +98,18 @@ def base_tables(client: "SqlJobClientBase") -> list[str]:
     return [name for (name,) in sql.execute_sql(query, *filter(None, (catalog, dataset))) or ()]
 
 
-def _reflected_columns(client: Any) -> Iterator[tuple[str, str, str]]:
+def _reflected_tables(client: Any) -> list[str]:
     import sqlalchemy  # noqa: PLC0415  a driver
 
-    if not client.sql_client.has_dataset():
-        raise DestinationUndefinedEntity(client.sql_client.dataset_name)
-    with client.sql_client._ensure_transaction():
-        tables = sqlalchemy.inspect(client.sql_client.native_connection).get_table_names(client.sql_client.dataset_name)
-    for table, columns in client.get_storage_tables(tables):
+    sql = client.sql_client
+    if not sql.has_dataset():
+        raise DestinationUndefinedEntity(sql.dataset_name)
+    with sql._ensure_transaction():
+        return list(sqlalchemy.inspect(sql.native_connection).get_table_names(sql.dataset_name))
+
+
+def _reflected_columns(client: Any) -> Iterator[tuple[str, str, str]]:
+    for table, columns in client.get_storage_tables(_reflected_tables(client)):
         for name, column in columns.items():
             yield table, name, column.get("data_type", "")
 

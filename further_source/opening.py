@@ -151,8 +151,13 @@ def _deliveries(
         unknown = [execution for execution in new if execution not in ledger.outcomes]
         if unknown and (found := _ledger(unknown, table_format)) is not None:
             ledger.update(found)
-        forgotten = {one for one in executions if one in ledger.forgotten}
-        return forgotten if plan.reload else forgotten.union(filter(ledger.outcome, executions))
+        gone = forgotten(executions)
+        return gone if plan.reload else gone.union(filter(ledger.outcome, executions))
+
+    def forgotten(executions: Sequence[ExecutionId]) -> frozenset[ExecutionId]:
+        return (
+            _forgotten(executions) if ledger is None else frozenset(filter(ledger.forgotten.__contains__, executions))
+        )
 
     return Deliveries(
         push.inbox,
@@ -163,6 +168,7 @@ def _deliveries(
             max_bytes=push.max_bytes,
         ),
         held=held,
+        forgotten=forgotten,
         terminal_statuses=plan.settings.terminal_statuses,
         max_bytes=push.max_bytes,
         max_workers=plan.settings.max_workers,

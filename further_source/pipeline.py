@@ -15,7 +15,7 @@ from dlt.common.pipeline import get_dlt_pipelines_dir
 from dlt.pipeline.configuration import PipelineConfiguration
 
 from further_source.destination.working_state import mend_working_state
-from further_source.exceptions import ConfigurationError
+from further_source.exceptions import ConfigurationError, FurtherError
 from further_source.settings import DATASET_NAME, PIPELINE_NAME
 from further_source.telemetry import stop_telemetry_unless_configured
 from further_source.text import one_line, printable
@@ -110,6 +110,15 @@ class PipelineSettings:
     def duckdb_file(self) -> Path | None:
         """The file of a DuckDB destination."""
         return Path(self.location.removeprefix(_DUCKDB)) if self.location.startswith(_DUCKDB) else None
+
+    def require_file(self) -> None:
+        """For what only reads.
+
+        Raises:
+            FurtherError: The destination is a DuckDB file that is not there, and would be made.
+        """
+        if (file := self.duckdb_file) is not None and not file.exists():
+            raise FurtherError(f"nothing is loaded: there is no {file}")
 
     def make(self) -> dlt.Pipeline:
         """The pipeline; its working directory is made now, or mended."""

@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 
 import dlt
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.schema.utils import new_table
 from dlt.common.storages.load_package import commit_load_package_state
 
@@ -14,11 +16,12 @@ from further_source.destination.package_manifest import keep_manifest
 from further_source.destination.pending import load_pending
 from further_source.destination.stored import stored_answers
 from further_source.destination.strategy import loading_of
-from further_source.exceptions import ConfigurationError
+from further_source.dlt_internals import stored_columns
+from further_source.exceptions import ConfigurationError, FurtherError
 from further_source.garbage import rarely_collected
 from further_source.records import WideRecords
 from further_source.source import rebuilding_source
-from further_source.tables.columns import FIELDS, ROWS
+from further_source.tables.columns import CELLS, FIELDS, ROWS
 from further_source.tables.rows import fields_table, wide_tables
 
 __all__ = ["rebuild"]
@@ -41,6 +44,7 @@ def rebuild(pipeline: dlt.Pipeline, step_name: str | None = None) -> Counter[str
     Raises:
         AlreadyRunningError: A load into the dataset is running.
         ConfigurationError: The destination knows no SQL, or nothing of that step is loaded.
+        FurtherError: Nothing is loaded.
         dlt.pipeline.exceptions.PipelineStepFailed: As of `pipeline.run`.
     """
     if not can_be_shared(pipeline):
@@ -48,8 +52,16 @@ def rebuild(pipeline: dlt.Pipeline, step_name: str | None = None) -> Counter[str
     counts: Counter[str] = Counter()
     with leased(pipeline), rarely_collected():
         load_pending(pipeline)
+        if not _has_cells(pipeline):
+            raise FurtherError("nothing is loaded into this dataset yet")
         pipeline.run(rebuilding_source(lambda: _pages(step_name, counts)))
     return counts
+
+
+def _has_cells(pipeline: dlt.Pipeline) -> bool:
+    with pipeline.destination_client() as client, suppress(DestinationUndefinedEntity):
+        return any(table.lower() == CELLS.name for table, _, _ in stored_columns(client))  # type: ignore[arg-type]
+    return False
 
 
 def _pages(step_name: str | None, counts: Counter[str]) -> Iterator[WideRecords]:

@@ -11,6 +11,7 @@ from dlt.common.configuration.specs import base_configuration
 from dlt.common.configuration.specs.base_configuration import is_secret_hint
 from dlt.common.normalizers.naming import snake_case, sql_cs_v1
 from dlt.common.typing import TSecretStrValue
+from dlt.destinations.impl.sqlalchemy.db_api_client import SqlalchemyClient
 from dlt.destinations.impl.sqlalchemy.sqlalchemy_job_client import SqlalchemyJobClient
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
@@ -26,6 +27,7 @@ OWNERS: dict[str, type] = {
     "_from_db_type": SqlJobClientBase,
     "_build_schema_update_sql": SqlJobClientBase,
     "_to_table_object": SqlalchemyJobClient,
+    "_ensure_transaction": SqlalchemyClient,
 }
 
 

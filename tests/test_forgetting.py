@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import dlt
 import duckdb
+import fsspec
 import psycopg2
 import pyarrow.parquet
 import pytest
@@ -18,8 +20,10 @@ from further_source import run_in_slices
 from further_source.exceptions import ConfigurationError, FurtherError
 from further_source.executions import ExecutionId
 from further_source.forgetting import forget
+from further_source.inbox.store import Inbox
 from further_source.sandbox import Sandbox, cell, completed, step
 from tests.conftest import MakePipeline
+from tests.support.deliveries import failing
 from tests.support.loading import WORKFLOW, asked, query, serve_rows, source_of, tables
 
 VALUES = 200
@@ -30,8 +34,8 @@ def planted() -> list[str]:
     return [f"{uuid.uuid4().hex}-{number}" for number in range(VALUES)]
 
 
-def serve_planted(sandbox: Sandbox, execution_id: str, values: list[str]) -> None:
-    """An execution with the values wherever an answer has room for some: cells, metadata, schema and other keys."""
+def answer_with(execution_id: str, values: list[str]) -> dict[str, Any]:
+    """An answer with the values wherever one has room for some: cells, metadata, schema and other keys."""
     external_id, note, schema, metadata, *rest = values
     rows = [{"Name": cell(one, 0.5), "List": cell([two], None), "Odd": {"value": 1, "from": three}}
             for one, two, three in zip(rest[0::3], rest[1::3], rest[2::3], strict=False)]  # fmt: skip
@@ -39,7 +43,11 @@ def serve_planted(sandbox: Sandbox, execution_id: str, values: list[str]) -> Non
     answer = completed(WORKFLOW, execution_id, [step("Extract", rows)], note=note)
     answer["metadata"] = {"external_id": external_id}
     answer["steps"][0]["data"] |= {"schema": {"title": schema}, "metadata": {"by": metadata}}
-    sandbox.serve(WORKFLOW, execution_id, answer)
+    return answer
+
+
+def serve_planted(sandbox: Sandbox, execution_id: str, values: list[str]) -> None:
+    sandbox.serve(WORKFLOW, execution_id, answer_with(execution_id, values))
 
 
 def texts_of(file: Path) -> Iterator[bytes]:
@@ -91,6 +99,108 @@ def test_no_byte_is_left_in_duckdb_nor_here(
     assert asked(sandbox) == {"gone": 1, "stays": 2}
     assert not found(values, tmp_path)
     assert log == []
+
+
+def fill(inbox: Path, gone: bytes, stays: bytes) -> None:
+    """Deliveries of one that is to go and one that stays, as receivers and gateways write them, whole and not."""
+    noted = b'{"workflow_execution_id": "other", "cut'
+    for name, content in {
+        "gone.json": gone,
+        "2026/11/gone.json.gz": gzip.compress(gone),
+        "stays.json": stays,
+        "both.jsonl": gone + b"\n" + stays + b"\n" + gone,
+        "both.jsonl.gz": gzip.compress(stays + b"\n" + gone),
+        "archive/2026-11-01/gone.json": gone,
+        "archive/2026-11-01/both.ndjson": stays + b"\n" + gone,
+        "quarantine/cut.json": gone[:-10],
+        "quarantine/cut.json.reason.txt": b"it is not JSON",
+        "quarantine/packed.json": gzip.compress(gone[:-10]),
+        "quarantine/other.json": noted,
+        "quarantine/anything.json": b"what",
+        f".{'0' * 16}.lock": b"",
+        f".{'0' * 16}-1.part": gone[:-20],
+    }.items():
+        file = inbox / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+
+
+@pytest.mark.slow
+def test_no_byte_is_left_in_an_inbox_and_what_comes_later_is_deleted(
+    sandbox: Sandbox, make_pipeline: MakePipeline, tmp_path: Path, log: list[str]
+) -> None:
+    values, kept = planted(), planted()
+    gone, stays = (json.dumps(answer_with(*one)).encode() for one in (("gone", values), ("stays", kept)))
+    inbox = tmp_path / "inbox"
+    fill(inbox, gone, stays)
+    load(make_pipeline(), sandbox, inbox=str(inbox))
+    fill(inbox, gone, stays)
+    before = contents(make_pipeline(), "stays")
+    assert found(values, tmp_path) == {*values}
+
+    done = forget(make_pipeline(), external_id=values[0], inboxes=[Inbox(str(inbox))])
+
+    assert done.executions == [(WORKFLOW, "gone")]
+    assert done.inboxes == [(str(inbox), 14, ["quarantine/anything.json"])]
+    assert not found(values, tmp_path)
+    assert found(kept, inbox) == {*kept}
+    assert (inbox / "both.jsonl").read_bytes() == stays + b"\n"
+    assert gzip.decompress((inbox / "both.jsonl.gz").read_bytes()) == stays + b"\n"
+    assert {path.name for path in (inbox / "quarantine").iterdir()} == {"other.json", "anything.json"}
+    assert not list(inbox.rglob(".*"))
+
+    fill(inbox, gone, stays)
+    (inbox / "archive" / "2026-11-01" / "gone.json").unlink()
+    for file in (*inbox.rglob("*.ndjson"), *inbox.glob("quarantine/*"), *inbox.glob(".*")):
+        file.unlink()
+    load(make_pipeline(), sandbox, inbox=str(inbox))
+    assert not found(values, tmp_path)
+    assert found(kept, inbox) == {*kept}
+    assert not Inbox(str(inbox)).names()
+    assert contents(make_pipeline()) == before
+    assert asked(sandbox) == {}
+    assert log == []
+
+
+@pytest.mark.slow
+def test_what_was_delivered_and_never_loaded_is_forgotten_by_its_external_id(
+    sandbox: Sandbox, make_pipeline: MakePipeline, tmp_path: Path
+) -> None:
+    values = planted()
+    url = f"memory://{uuid.uuid4().hex}/inbox"
+    fs, path = fsspec.url_to_fs(url)
+    for name in ("gone", "stays"):
+        answer = answer_with(name, values if name == "gone" else planted())
+        fs.pipe_file(f"{path}/{name}.json", json.dumps(answer).encode())
+        fs.pipe_file(f"{path}/{name}.jsonl", b"\n".join(json.dumps(one).encode() for one in (answer, failing("more"))))
+
+    done = forget(make_pipeline(), external_id=values[0], inboxes=[Inbox(url)])
+
+    assert (done.executions, done.inboxes) == ([(WORKFLOW, "gone")], [(url, 2, [])])
+    assert Inbox(url).names() == ["gone.jsonl", "stays.json", "stays.jsonl"]
+    load(make_pipeline(), sandbox, "gone", inbox=url)
+    assert ids_in(make_pipeline(), "executions") == {"stays", "more"}
+    assert not found(values, tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links of POSIX")
+def test_an_inbox_that_cannot_be_read_is_told_and_it_can_be_repeated(
+    sandbox: Sandbox, make_pipeline: MakePipeline, tmp_path: Path, log: list[str]
+) -> None:
+    values = planted()
+    inbox = tmp_path / "inbox"
+    fill(inbox, json.dumps(answer_with("gone", values)).encode(), b"")
+    unreadable = inbox / "unreadable.json"
+    unreadable.symlink_to(unreadable)
+
+    with pytest.raises(FurtherError, match=r"inbox .*/inbox, 'unreadable.json': too many .* forget them again"):
+        forget(make_pipeline(), [ExecutionId(WORKFLOW, "gone")], inboxes=[Inbox(str(inbox))])
+    assert query(make_pipeline(), "SELECT erased_at FROM forgotten") == [(None,)]
+    load(make_pipeline(), sandbox, inbox=str(inbox))  # is not stopped by it
+    assert "inbox: 'unreadable.json' cannot be read now, and stays: too many levels of symbolic links" in log
+    unreadable.unlink()
+    forget(make_pipeline(), [ExecutionId(WORKFLOW, "gone")], inboxes=[Inbox(str(inbox))])
+    assert not found(values, tmp_path)
 
 
 def contents(pipeline: dlt.Pipeline, execution_id: str = "") -> dict[str, list[Any]]:

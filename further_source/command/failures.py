@@ -44,7 +44,12 @@ def hide_tracebacks() -> None:
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """A filter of loggers: takes out tracebacks, which dlt logs in the message too, and control characters."""
+    """A filter of loggers: takes out tracebacks, which dlt logs in the message too, and control characters.
+
+    And what dlt says wherever the destination is another one than the last time: somebody wanted that.
+    """
+    if record.funcName == "_state_to_props":
+        return False
     message = record.getMessage().partition("Traceback (most recent call last)")[0].rstrip()
     record.msg, record.args = "\n".join(map(printable, message.splitlines())), None
     record.exc_info = record.exc_text = None

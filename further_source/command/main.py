@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 from further_source.command import exit_codes
@@ -30,6 +31,11 @@ def main(arguments: Sequence[str] | None = None, *, parser: OneLineParser | None
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: not every console has every character
     parser = parser or command_parser()
     options = parse(parser, arguments)
+    try:
+        Path.cwd()
+    except OSError:
+        tell(parser.called, "the working directory is gone: change into one that is there")
+        return exit_codes.USAGE
     if options.subcommand == "sandbox":
         return int(import_module("further_source.sandbox.__main__").serve(options))
     try:

@@ -13,9 +13,9 @@ import dlt
 
 from further_source.command import exit_codes
 from further_source.command.failures import as_further_error, hide_tracebacks
+from further_source.command.outfile import out_file
 from further_source.command.signals import Stop
 from further_source.console import show
-from further_source.exceptions import ConfigurationError, FurtherError
 from further_source.lock import only_load
 from further_source.pipeline import PipelineSettings, pipeline_settings, set_defaults
 from further_source.report.figures import read_figures
@@ -30,13 +30,10 @@ def run(options: argparse.Namespace, stop: Stop) -> int:
     set_defaults()
     hide_tracebacks()
     settings = pipeline_settings(PIPELINE_NAME, destination=options.destination, dataset_name=options.dataset)
-    out = Path(options.out)
-    if out.is_dir() or not out.absolute().parent.is_dir():
-        raise ConfigurationError(f"--out {options.out}: no file in a directory that exists")
-    if (file := settings.duckdb_file) is not None and not file.exists():
-        raise FurtherError(f"nothing is loaded: there is no {file}")
+    out = out_file(options.out)
+    settings.require_file()
     # A DuckDB file is one process's at a time; elsewhere a load may go on meanwhile.
-    alone = only_load(settings.pipeline_name, settings.pipelines_dir) if file is not None else nullcontext()
+    alone = only_load(settings.pipeline_name, settings.pipelines_dir) if settings.duckdb_file else nullcontext()
     with alone, tempfile.TemporaryDirectory() as directory:  # nothing is to be left in the pipeline's own
         pipeline = replace(settings, pipelines_dir=directory).make()
         try:

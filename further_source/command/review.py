@@ -8,6 +8,7 @@ from pathlib import Path
 
 from further_source.command import exit_codes
 from further_source.command.failures import as_further_error, hide_tracebacks
+from further_source.command.outfile import out_file
 from further_source.command.signals import Stop
 from further_source.console import show, tell
 from further_source.exceptions import ConfigurationError
@@ -54,11 +55,9 @@ def open_store(options: argparse.Namespace) -> ReviewStore:
 
 
 def _export(options: argparse.Namespace) -> int:
-    path = Path(options.out)
+    path = out_file(options.out)
     if path.suffix.lower() not in FORMATS:
         raise ConfigurationError(f"--out: {path.name} ends with none of {', '.join(FORMATS)}")
-    if not path.parent.is_dir():
-        raise ConfigurationError(f"--out: {path.parent}: no such directory")
     store = open_store(options)
     cells = _queue(store, options)
     try:

@@ -30,6 +30,7 @@ def run(options: argparse.Namespace, stop: Stop) -> int:
     hide_tracebacks()
     check_configured_keys()
     settings = pipeline_settings(PIPELINE_NAME, destination=options.destination, dataset_name=options.dataset)
+    settings.require_file()
     with only_load(settings.pipeline_name, settings.pipelines_dir):
         pipeline = settings.make()
         if not can_be_shared(pipeline):

@@ -4,15 +4,19 @@
   there. Its file is copied without them, and the copy takes its place. See `duckdb_copy`.
 - PostgreSQL leaves them in the pages of the table. `VACUUM FULL` writes the table anew, `ANALYZE` the samples of values
   that the planner keeps, and a checkpoint removes the old files. The write-ahead log has them until it is recycled.
+- SQLite leaves them in free pages of its file, unless it is built otherwise. `VACUUM` writes the file anew.
+- MySQL and MariaDB leave them in the pages of the table. `OPTIMIZE TABLE` writes the table anew. Redo, undo and binary
+  logs have them until they are recycled.
 - Other destinations keep them by rules of their own (snapshots, time travel, backups).
 """
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +39,31 @@ def rewrite(pipeline: dlt.Pipeline, tables: Iterable[str]) -> str:
         FurtherError: It cannot be. What was there is there as it was.
     """
     client: Any = pipeline.destination_client()
-    if client.capabilities.sqlglot_dialect == "duckdb" and client.config.destination_type.endswith("duckdb"):
+    dialect = client.capabilities.sqlglot_dialect
+    if dialect == "duckdb" and client.config.destination_type.endswith("duckdb"):
         file = Path(str(client.config.credentials.database)).resolve()
         if file.is_file():
             _rewrite_file(file)
             return "DuckDB's file is written anew without them"
-    if client.capabilities.sqlglot_dialect == "postgres":
+    if dialect == "postgres":
         with client:
             _vacuum(client.sql_client, tables)
         return (
             "PostgreSQL's tables are written anew without them; its write-ahead log, replicas and backups have them "
             "until they are recycled"
+        )
+    if dialect == "sqlite":
+        with client:
+            files = [Path(file) for _, _, file in client.sql_client.execute_sql("PRAGMA database_list") if file]
+        _vacuum_files(files)
+        return "SQLite's file is written anew without them"
+    if dialect == "mysql":
+        with client:
+            for table in tables:
+                client.sql_client.execute_sql(f"OPTIMIZE TABLE {table}")
+        return (
+            "the tables are written anew without them; the database's logs, replicas and backups have them until they "
+            "are recycled"
         )
     return "what the destination keeps of deleted rows (snapshots, time travel, backups) goes by its own rules"
 
@@ -57,6 +75,15 @@ def _vacuum(sql: Any, tables: Iterable[str]) -> None:
     for statement in ("VACUUM FULL pg_catalog.pg_statistic", "CHECKPOINT"):
         with suppress(DestinationException):
             sql.execute_sql(statement)
+
+
+def _vacuum_files(files: Iterable[Path]) -> None:
+    for file in files:
+        try:
+            with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+                connection.execute("VACUUM")
+        except sqlite3.Error as error:
+            raise _cannot(file, str(error)) from error
 
 
 def _rewrite_file(file: Path) -> None:
@@ -82,11 +109,15 @@ def _rewrite_file(file: Path) -> None:
             copy.replace(file)
     except (duckdb.Error, OSError, subprocess.CalledProcessError) as error:
         reason = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
-        raise FurtherError(
-            one_line(f"{file} cannot be written anew, so it may still hold bytes of rows that are deleted: {reason}")
-        ) from error
+        raise _cannot(file, str(reason)) from error
     finally:
         _unlink(plain, copy)
+
+
+def _cannot(file: Path, reason: str) -> FurtherError:
+    return FurtherError(
+        one_line(f"{file} cannot be written anew, so it may still hold bytes of rows that are deleted: {reason}")
+    )
 
 
 def _unlink(*files: Path) -> None:

@@ -13,6 +13,7 @@ from dlt.common import logger
 
 from further_source.executions import ExecutionId
 from further_source.inbox.delivery import Delivery, NoDelivery, has_steps, read_delivery, read_payload, urls_of
+from further_source.inbox.erasing import erase_in_file
 from further_source.inbox.signed_urls import SignedUrls, UrlError
 from further_source.inbox.store import Document, Inbox, reason_of
 from further_source.polling.poll import Ended
@@ -35,7 +36,9 @@ class Deliveries:
     Args:
         inbox: Where they are stored.
         urls: Fetches what is behind the URLs of deliveries in the format `url`.
-        held: Which of some executions the destination holds as ended.
+        held: Which of some executions the destination holds as ended, or were forgotten.
+        forgotten: Which of some that `held` was asked for were forgotten. Their deliveries are deleted where others are
+            put away.
         terminal_statuses: In lower case.
         max_bytes: How large a delivery may be, unpacked.
         max_workers: How many files are read, and URLs fetched, at once.
@@ -55,6 +58,7 @@ class Deliveries:
         urls: SignedUrls,
         *,
         held: Callable[[Sequence[ExecutionId]], Collection[ExecutionId]],
+        forgotten: Callable[[Sequence[ExecutionId]], Collection[ExecutionId]],
         terminal_statuses: frozenset[str],
         max_bytes: int,
         max_workers: int,
@@ -64,6 +68,7 @@ class Deliveries:
         self._inbox = inbox
         self._urls = urls
         self._held = held
+        self._forgotten = forgotten
         self._terminal_statuses = terminal_statuses
         self._max_bytes = max_bytes
         self._max_workers = max_workers
@@ -145,7 +150,10 @@ class Deliveries:
 
     def _wanted(self, batch: list[tuple[Document, Delivery]]) -> list[tuple[Document, Delivery]]:
         """The deliveries that may be the end of an execution which is not loaded."""
-        held = self._held([delivery.execution for _, delivery in batch])
+        executions = [delivery.execution for _, delivery in batch]
+        held = self._held(executions)
+        if forgotten := self._forgotten(executions):
+            self._files.mark(forgotten, batch)
         wanted: list[tuple[Document, Delivery]] = []
         for document, delivery in batch:
             execution = delivery.execution
@@ -249,6 +257,7 @@ class _Files:
         self._inbox = inbox
         self._left: dict[str, int] = {}  # deliveries that are not settled, and one more while it is read
         self._with: dict[ExecutionId, list[str]] = {}
+        self._forgotten: dict[str, set[ExecutionId]] = {}
 
     def begin(self, name: str) -> None:
         self._left[name] = 1
@@ -269,6 +278,12 @@ class _Files:
             self._with[execution].remove(name)
             self._put_away([name])
 
+    def mark(self, forgotten: Collection[ExecutionId], batch: Iterable[tuple[Document, Delivery]]) -> None:
+        """Deliveries of these executions are taken out of their files before these are put away."""
+        for document, delivery in batch:
+            if delivery.execution in forgotten:
+                self._forgotten.setdefault(document.file, set()).add(delivery.execution)
+
     def settle(self, executions: Iterable[ExecutionId]) -> None:
         self._put_away([name for execution in executions for name in self._with.pop(execution, ())])
 
@@ -280,8 +295,18 @@ class _Files:
             self._left[name] -= 1
             if not self._left[name]:
                 del self._left[name]
+                self._erase(name)
                 done.append(name)
         self._inbox.put_away(done)
+
+    def _erase(self, name: str) -> None:
+        """Takes what is forgotten out of a file."""
+        forgotten = self._forgotten.pop(name, None)
+        if forgotten and not self._inbox.leaves_files:
+            try:
+                erase_in_file(self._inbox, name, forgotten)
+            except Exception as error:  # the package of a file system may raise anything
+                logger.warning(f"inbox: {shown(name)} has what is forgotten, and cannot be changed: {reason_of(error)}")
 
 
 def _may_have_url(item: tuple[Document, Delivery]) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, get_args
 
 from dlt.common import logger
@@ -19,6 +20,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from further_source.exceptions import ConfigurationError
+from further_source.inbox.leftovers import sweep
 from further_source.inbox.names import ARCHIVE, QUARANTINE, REASON, is_directory_apart, is_hidden
 from further_source.text import shown, shown_url
 
@@ -28,6 +30,11 @@ Loaded = Literal["archive", "delete", "leave"]
 LOADED: tuple[str, ...] = get_args(Loaded)
 
 _OF_LINES = (".jsonl", ".ndjson")
+_EVERYWHERE = ("", f"{ARCHIVE}/", f"{QUARANTINE}/")
+_REWRITTEN = ".rewritten"  # ends the hidden name of a file that is not whole yet
+_MAGIC_GZIP = b"\x1f\x8b"
+_CHUNK_BYTES = 1 << 16
+_MOST_UNPACKED = 1 << 30  # bytes; what is larger has its ids before
 _MANY = 10_000  # names that one file can be kept beside
 
 
@@ -50,6 +57,10 @@ class Inbox:
 
     Raises:
         ConfigurationError: The location cannot be one; or it is a directory that is not there.
+
+    Attributes:
+        shown: The location, without what is secret in a URL.
+        leaves_files: Whether nothing becomes of a file that is loaded.
     """
 
     def __init__(self, location: str, loaded: str = "archive", *, workers: int = 8) -> None:
@@ -59,11 +70,13 @@ class Inbox:
             self._fs, root = url_to_fs(location)
         except Exception as error:  # the package of a file system may raise anything
             raise ConfigurationError(f"inbox {shown_url(location)}: {reason_of(error)}") from None
+        self.shown = shown_url(location)
         self._root = root.rstrip("/")
         self.is_local = isinstance(self._fs, LocalFileSystem)
         if self.is_local and not os.path.isdir(self._root):
             raise ConfigurationError(f"inbox {shown_url(location)}: no such directory")
         self._loaded = loaded
+        self.leaves_files = loaded == "leave"
         self._workers = 1 if self.is_local else workers
 
     # What is there
@@ -76,11 +89,18 @@ class Inbox:
         """The names of all files, in order."""
         return sorted(self._files())
 
-    def _files(self) -> Iterator[str]:
-        directories = [""]
+    def names_everywhere(self) -> list[str]:
+        """The names of all files, and of those that were put away or are in quarantine, without what is beside these.
+
+        In the order in which a file moves, so that one which another load puts away meanwhile is there in any case.
+        """
+        return [name for top in _EVERYWHERE for name in sorted(self._files(top)) if not (top and name.endswith(REASON))]
+
+    def _files(self, top: str = "", *, hidden: bool = False) -> Iterator[str]:
+        directories = [top]
         for directory in directories:
             for name, is_directory in self._entries(directory):
-                if is_hidden(name) or (not directory and is_directory_apart(name)):
+                if (is_hidden(name) and not hidden) or (not directory and is_directory_apart(name)):
                     continue
                 if is_directory:
                     directories.append(f"{directory}{name}/")
@@ -93,7 +113,9 @@ class Inbox:
         if self.is_local:  # fsspec looks at each file, which takes many times as long
             with suppress(FileNotFoundError), os.scandir(path) as entries:
                 for entry in entries:
-                    yield entry.name, entry.is_dir()
+                    is_directory = _is_directory(entry)
+                    if is_directory or _may_be_file(entry):
+                        yield entry.name, is_directory
             return
         self._fs.invalidate_cache()
         with suppress(FileNotFoundError):  # a bucket has no directory before it has a file in it
@@ -146,11 +168,62 @@ class Inbox:
             else:
                 yield file
 
+    def texts(self, name: str) -> Iterator[bytes]:
+        """What is in a file, inflated, in parts that are one document each; the same whether these can be read or not.
+
+        Raises:
+            FileNotFoundError: It is not there.
+            EOFError, zlib.error: It is of lines, and is not gzip or cut short.
+        """
+        if self.is_of_lines(name):
+            with self._open(name) as file:
+                try:
+                    yield from file
+                except gzip.BadGzipFile as error:
+                    raise EOFError(str(error)) from error
+            return
+        with self._fs.open(self._path(name), "rb") as file:
+            yield _inflated(file.read())
+
     # Where it goes
+
+    def remove(self, name: str) -> None:
+        """Deletes a file, and the reason beside it where it is in quarantine."""
+        self._fs.rm_file(self._path(name))
+        if name.startswith(f"{QUARANTINE}/"):
+            with suppress(FileNotFoundError):
+                self._fs.rm_file(self._path(name) + REASON)
+
+    def rewrite(self, name: str, lines: Iterable[bytes]) -> None:
+        """Puts a file of these lines in the place of a file, which is whole at any moment."""
+        directory, base = posixpath.split(name)
+        part = self._path(posixpath.join(directory, f".{base}{_REWRITTEN}"))
+        with self._fs.open(part, "wb") as file:
+            if name.lower().endswith(".gz"):
+                with gzip.open(file, "wb") as packed:
+                    packed.writelines(lines)
+            else:
+                file.writelines(lines)
+            if self.is_local:
+                file.flush()
+                os.fsync(file.fileno())
+        if self.is_local:
+            os.replace(part, self._path(name))
+        else:
+            self._fs.mv(part, self._path(name))
+
+    def sweep(self) -> None:
+        """Deletes what receivers that died, and `rewrite` that was interrupted, have left."""
+        for top in _EVERYWHERE:
+            for name in self._files(top, hidden=True):
+                if name.endswith(_REWRITTEN):
+                    self._fs.rm_file(self._path(name))
+        if self.is_local:
+            sweep(Path(self._root))
 
     def put_away(self, names: Iterable[str]) -> None:
         """Does with loaded files what is to be done with them. One that cannot be moved is told of, and stays."""
-        if self._loaded == "leave":
+        if self.leaves_files:
             return
         day = datetime.now(timezone.utc).date().isoformat()
         failed: list[tuple[str, Exception]] = []
@@ -223,10 +296,41 @@ class Inbox:
         return f"{self._root}/{name}"
 
 
+def _is_directory(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: whoever opens it is told
+        return False
+
+
+def _may_be_file(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is no pipe, socket or device: whoever opens a pipe waits until somebody writes to it."""
+    try:
+        return entry.is_file() or not os.path.exists(entry.path)
+    except OSError:
+        return True
+
+
 def _split_suffixes(name: str) -> tuple[str, str]:
     directory, base = posixpath.split(name)
     stem, dot, suffixes = base.partition(".")
     return posixpath.join(directory, stem), dot + suffixes
+
+
+def _inflated(content: bytes) -> bytes:
+    """What gzip has packed, as far as it can be unpacked; what is not packed, as it is."""
+    if not content.startswith(_MAGIC_GZIP):
+        return content
+    unpacker = zlib.decompressobj(wbits=31)
+    texts: list[bytes] = []
+    room = _MOST_UNPACKED
+    with suppress(zlib.error):
+        for start in range(0, len(content), _CHUNK_BYTES):
+            texts.append(unpacker.decompress(content[start : start + _CHUNK_BYTES], room))
+            room -= len(texts[-1])
+            if room <= 0:
+                break
+    return b"".join(texts)
 
 
 def _too_large(most: int) -> str:

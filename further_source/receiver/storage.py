@@ -15,9 +15,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from further_source.inbox.delivery import NoDelivery, read_delivery
+from further_source.inbox.leftovers import LOCK, PART, sweep
 from further_source.inbox.names import QUARANTINE, REASON, is_directory_apart, is_hidden
 
 __all__ = ["Backlog", "Incoming", "Storage", "reason_of"]
@@ -25,8 +26,6 @@ __all__ = ["Backlog", "Incoming", "Storage", "reason_of"]
 _TIME = "%Y%m%dT%H%M%S.%fZ"
 _HASH_DIGITS = 32
 _BUFFER_BYTES = 64_000
-_LOCK = ".lock"
-_PART = ".part"
 
 
 class Backlog(NamedTuple):
@@ -39,8 +38,7 @@ class Backlog(NamedTuple):
 class Storage:
     """An inbox that this process writes to.
 
-    What it has not finished is under names that begin with a token of its own, beside a lock that the operating system
-    releases where it dies: so the leftovers of a crash are told from what another receiver is writing.
+    What it has not finished is under names that begin with a token of its own, beside a lock; see `leftovers`.
 
     Args:
         directory: The inbox; it is there.
@@ -57,7 +55,7 @@ class Storage:
         self._numbers = itertools.count()
         (directory / QUARANTINE).mkdir(exist_ok=True)
         _sync(directory)
-        self._lock = FileLock(directory / f"{self._token}{_LOCK}")
+        self._lock = FileLock(directory / f"{self._token}{LOCK}")
         self._lock.acquire(timeout=0)
         self.sweep()
 
@@ -68,14 +66,7 @@ class Storage:
 
     def sweep(self) -> None:
         """Deletes what receivers that died had not finished. None of it was acknowledged."""
-        for lock in self.directory.glob(f".*{_LOCK}"):
-            token = lock.name.removesuffix(_LOCK)
-            if token == self._token:
-                continue
-            with suppress(Timeout, OSError), FileLock(lock, timeout=0):
-                for part in self.directory.glob(f"{token}-*{_PART}"):
-                    part.unlink(missing_ok=True)
-                lock.unlink(missing_ok=True)
+        sweep(self.directory, self._token)
 
     def incoming(self, encoding: str) -> "Incoming":
         """A delivery that begins to arrive, with its `Content-Encoding`."""
@@ -83,7 +74,7 @@ class Storage:
 
     def part(self) -> Path:
         """A name for what is not whole."""
-        return self.directory / f"{self._token}-{next(self._numbers)}{_PART}"
+        return self.directory / f"{self._token}-{next(self._numbers)}{PART}"
 
     def probe(self) -> None:
         """Raises `OSError` where nothing can be written."""

@@ -12,6 +12,7 @@ import pytest
 from further_source.command.main import main
 from further_source.sandbox import Sandbox
 from tests.support.command import Command, asked, finish, serve, until
+from tests.support.deliveries import files, inline, store
 
 
 @pytest.fixture(name="command")
@@ -32,11 +33,13 @@ def test_what_went_is_told_and_the_load_counts_it(
     assert told["executions"] == [{"workflow_id": "wf", "workflow_execution_id": "a"}]
     assert told["rows"] == {"executions": 1, "steps": 1, "cells": 2, "rows_extract": 2}
     assert told["copies"]
+    assert told["inboxes"] == []
     assert told["rest"] == "DuckDB's file is written anew without them"
 
     assert main(["forget", "wf/a"]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[:3] == ["1 executions forgotten: no later load brings them back", "  wf/a", "no row was loaded"]
+    assert "no inbox is given or configured, so none was looked at" in shown
     assert main(["load", "wf/a", "wf/b", "--reload", "--strict"]) == 0
     assert "        1 forgotten: never asked again" in capsys.readouterr().out.splitlines()
     assert main(["load", "wf/a", "--json"]) == 0
@@ -47,6 +50,35 @@ def test_what_went_is_told_and_the_load_counts_it(
     assert main(["verify"]) == 0
     assert command.query("SELECT * EXCLUDE (forgotten_at, erased_at, _dlt_load_id) FROM forgotten") == [("wf", "a")]
     assert command.query("SELECT count(erased_at) FROM forgotten") == [(1,)]
+
+
+@pytest.mark.slow
+def test_inboxes_that_are_configured_and_given_are_looked_at(
+    command: Command, sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configured, given, received = Path("configured"), Path("given"), Path("received")
+    received.mkdir()
+    for inbox in (configured, given):
+        inbox.mkdir()
+        store(inbox, "gone.json", {**inline("a"), "workflow_id": "wf", "metadata": {"external_id": "X-a"}})
+        store(inbox, "quarantine/odd.json", b"odd")
+    monkeypatch.setenv("SOURCES__FURTHER_SOURCE__INBOX", str(configured))
+    monkeypatch.setenv("FURTHER_RECEIVER_INBOX", str(received))
+
+    assert main(["forget", "--external-id", "X-a", "--inbox", str(given)]) == 0
+
+    unclear = "  whose it is cannot be told, so it was left: look at it yourself: quarantine/odd.json"
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[-6:-1] == [
+        "1 deliveries deleted in given",
+        unclear,
+        "1 deliveries deleted in configured",
+        unclear,
+        "0 deliveries deleted in received",
+    ]
+    assert files(Path()) == ["configured/quarantine/odd.json", "further.duckdb", "given/quarantine/odd.json"]
+    assert main(["forget", "wf/a", "--inbox", "nowhere"]) == 2
+    assert capsys.readouterr().err.splitlines() == ["further-source: inbox nowhere: no such directory"]
 
 
 @pytest.mark.parametrize(

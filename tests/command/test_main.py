@@ -1,5 +1,6 @@
 """The command as it is installed: what it is called, its subcommands, and how fast it tells what is wrong."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from further_source.command.main import main
 from further_source.sandbox import Sandbox, demo_executions
-from tests.support.command import HANG, SOURCE, Command, loaded, serve
+from tests.support.command import HANG, SOURCE, Command, asked, loaded, serve
 
 SCRIPT = Path(sys.executable).with_name("further-source")
 
@@ -132,6 +133,31 @@ def test_whoever_reads_no_more_sees_no_traceback(command: Command) -> None:
         check=True,
     )
     assert done.stderr == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a working directory cannot be removed there")
+def test_a_working_directory_that_is_gone_is_told(command: Command) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"mkdir gone && cd gone && rmdir ../gone && exec '{SCRIPT}' verify"],
+        cwd=command.directory,
+        env=command.env(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "further-source: the working directory is gone: change into one that is there\n"
+
+
+@pytest.mark.slow
+def test_another_destination_than_the_last_time_is_no_reason_to_warn(command: Command, sandbox: Sandbox) -> None:
+    serve(sandbox, "a")
+    lite = {"DESTINATION__SQLALCHEMY__CREDENTIALS": f"sqlite:///{command.directory}/lite.db"}
+    command.environment |= lite
+    for options in ([], ["--destination", "sqlalchemy"], []):
+        done = command.run_here("wf/a", "--quiet", *options)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert asked(sandbox) == {"a": 2}
 
 
 def test_without_the_package_the_script_says_what_to_run(tmp_path: Path) -> None:

@@ -171,6 +171,16 @@ def test_what_is_incomplete_is_named_and_repaired(
     assert command.query("SELECT count(*), count(DISTINCT workflow_execution_id) FROM cells") == [(9, 3)]
 
 
-def test_nothing_loaded_is_told(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verify"]) == 1
-    assert "nothing is loaded" in capsys.readouterr().err
+@pytest.mark.parametrize("subcommand", ["verify", "rebuild"])
+def test_nothing_loaded_is_told_and_nothing_made(
+    command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, subcommand: str
+) -> None:
+    assert main([subcommand]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"further-source: nothing is loaded: there is no {command.database}"
+    ]
+    assert not command.database.exists()
+
+    monkeypatch.setenv("DESTINATION__SQLALCHEMY__CREDENTIALS", f"sqlite:///{command.directory}/lite.db")
+    assert main([subcommand, "--destination", "sqlalchemy"]) == 1
+    assert capsys.readouterr().err.splitlines() == ["further-source: nothing is loaded into this dataset yet"]

@@ -99,11 +99,14 @@ def test_nothing_is_made_where_nothing_is_loaded(command_here: Command, capsys: 
         (["--out", ""], "--out is empty"),
         (["--out", "no/such/report.html"], "--out no/such/report.html: no file in a directory that exists"),
         (["--out", "."], "--out .: no file in a directory that exists"),
+        (["--out", "pipe"], "--out pipe: no file in a directory that exists"),  # nor a device: it would be replaced
     ],
 )
 def test_wrong_usage_is_told(
     command_here: Command, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
 ) -> None:
+    if os.name != "nt":
+        os.mkfifo("pipe")
     try:
         code = main(["report", *arguments])
     except SystemExit as end:

@@ -75,7 +75,8 @@ def test_a_queue_goes_out_and_comes_back(
     [
         (["review", "export", "--below", "2", "--out", "q.csv"], "'2' is no number from 0 to 1"),
         (["review", "export", "--out", "q.pdf"], "ends with none of .csv, .xlsx, .json"),
-        (["review", "export", "--out", "no/q.csv"], "no: no such directory"),
+        (["review", "export", "--out", "no/q.csv"], "--out no/q.csv: no file in a directory that exists"),
+        (["review", "export", "--out", "pipe.csv"], "--out pipe.csv: no file in a directory that exists"),
         (["review", "export", "--out", "q.csv"], "nothing is loaded yet"),
         (["review", "import", "no.csv"], "no.csv: no such file or directory"),
         (["threshold", "--target-error", "0"], "'0' is not between 0 and 1"),
@@ -85,6 +86,7 @@ def test_a_queue_goes_out_and_comes_back(
 def test_a_mistake_is_told_in_one_line(
     command: Command, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
+    Path("pipe.csv").mkdir()
     try:
         code = main(arguments)
     except SystemExit as end:

@@ -6,8 +6,9 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,6 +123,9 @@ class Image:
                 shutil.copytree(path, to, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(path, to)
+            for option in options:
+                if option.startswith("--chown=") and os.geteuid() == 0:
+                    os.chown(to, *map(int, option.removeprefix("--chown=").split(":")))
 
     def _run(self, value: str) -> None:
         environment = {**self.environment, **self.variables}
@@ -130,37 +134,112 @@ class Image:
         )
         assert done.returncode == 0, f"{value}\n{done.stdout}\n{done.stderr}"
 
+    @property
+    def temporary(self) -> Path:
+        return self.root / "tmp"
+
+    def start(self, arguments: list[str], within: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
+        """Starts its entry point, within another command if one is given."""
+        environment = {**self.environment, "TMPDIR": str(self.temporary)}
+        [program, *first] = json.loads(last("ENTRYPOINT"))
+        found = shutil.which(program, path=environment["PATH"])
+        assert found is not None
+        return subprocess.run(
+            [*within, found, *first, *arguments],
+            cwd=self.directory,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
     def files(self) -> dict[str, Any]:
         """What is in it and was changed when, but for what may be written to."""
         found = {path.relative_to(self.root): path.lstat().st_mtime_ns for path in self.root.rglob("*")}
         return {str(path): changed for path, changed in found.items() if path.parts[0] not in {"data", "tmp"}}
 
 
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
+    made = Image(tmp_path_factory.mktemp("image") / "root")
+    for instruction in instructions():
+        made.run(instruction)
+    made.temporary.mkdir()
+    return made
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="an image of Linux")
-def test_its_steps_make_a_command_that_writes_to_its_data_alone(tmp_path: Path) -> None:
-    image = Image(tmp_path / "root")
-    for instruction in instructions():
-        image.run(instruction)
-    (image.root / "tmp").mkdir()
+def test_its_steps_make_a_command_that_writes_to_its_data_alone(image: Image) -> None:
     before = image.files()
-    environment = {**image.environment, "TMPDIR": str(image.root / "tmp")}
 
     for arguments in (json.loads(last("CMD")), ["demo", "--quiet"]):
-        done = subprocess.run(
-            [*json.loads(last("ENTRYPOINT")), *arguments],
-            cwd=image.directory,
-            env=environment,
-            executable=shutil.which("further-source", path=environment["PATH"]),
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        done = image.start(arguments)
         assert (done.returncode, done.stderr) == (0, "")
 
     assert image.files() == before
-    with duckdb.connect(str(image.root / "data" / "further_demo.duckdb"), read_only=True) as connection:
-        assert connection.execute("SELECT count(*) FROM further_data.executions").fetchall() == [(24,)]
+    assert executions_in(image) == 24
     packages = {path.name.partition("-")[0] for path in image.root.glob("app/.venv/lib/*/site-packages/*.dist-info")}
     assert "psycopg2_binary" in packages
     assert not {name for name in packages if fnmatch(name, "pytest*") or name in {"ruff", "mypy"}}
+
+
+def executions_in(image: Image) -> int:
+    with duckdb.connect(str(image.root / "data" / "further_demo.duckdb"), read_only=True) as connection:
+        ((count,),) = connection.execute("SELECT count(*) FROM further_data.executions").fetchall()
+    return int(count)
+
+
+CONFINED = """
+set -eu
+mount -t tmpfs none /mnt
+mkdir /mnt/root /mnt/python
+mount --bind "$IMAGE" /mnt/root
+mount --bind "$PYTHON" /mnt/python
+for covered in /tmp /root /home; do mount -t tmpfs -o mode=755 none "$covered"; done
+if ! [ -e "$PYTHON" ]; then mkdir -p "$PYTHON"; mount --bind /mnt/python "$PYTHON"; fi
+mkdir -p "$IMAGE"
+mount --bind /mnt/root "$IMAGE"
+for writable in "$IMAGE/data" "$IMAGE/tmp"; do mount --bind "$writable" "$writable"; done
+for mounted in / /tmp /root /home /mnt /mnt/root /mnt/python "$IMAGE"; do mount -o remount,bind,ro "$mounted"; done
+cd "$IMAGE/data"
+exec setpriv --reuid "$USER_ID" --regid "$GROUP_ID" --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all \\
+    sh -c '
+        for place in / /tmp /etc "$IMAGE" "$IMAGE/app"; do
+            if touch "$place/probe" 2>/dev/null; then echo "$place can be written to" >&2; exit 1; fi
+        done
+        exec "$@"' sh "$@"
+"""
+"""Runs a command as the image's user, in a root file system that is read-only but for /data and /tmp of the image.
+
+What is left of this machine is what is not in /tmp and home directories, and the interpreter.
+"""
+
+
+def can_confine() -> bool:
+    tried = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return (
+        sys.platform == "linux"
+        and os.geteuid() == 0
+        and shutil.which("setpriv") is not None
+        and shutil.which("unshare") is not None
+        and subprocess.run(tried, capture_output=True).returncode == 0
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_confine(), reason="only root of Linux may mount, in a namespace of its own")
+def test_it_loads_as_its_user_in_a_root_that_is_read_only(image: Image) -> None:
+    for path in (image.root / "data").iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert (image.root / "data").stat().st_uid == int(last("USER").partition(":")[0])
+    image.temporary.chmod(0o1777)
+    user, _, group = last("USER").partition(":")
+    image.environment |= {"IMAGE": str(image.root), "PYTHON": sys.base_prefix, "USER_ID": user, "GROUP_ID": group}
+
+    done = image.start(["demo", "--quiet"], within=["unshare", "--mount", "sh", "-c", CONFINED, "sh"])
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert executions_in(image) == 24
+    assert {path.stat().st_uid for path in (image.root / "data").rglob("*")} == {int(user)}

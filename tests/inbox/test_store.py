@@ -1,7 +1,9 @@
 """The files of an inbox on file systems other than the local one."""
 
+import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -39,6 +41,15 @@ def test_what_is_in_the_inbox_is_listed_and_what_was_put_away_is_not(url: str) -
         put(url, name)
 
     assert Inbox(url).names() == ["2026/11/a.json", "b.json"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "file.json").write_text("{}")
+    (tmp_path / "loop.json").symlink_to(tmp_path / "loop.json")
+
+    assert Inbox(str(tmp_path)).names() == ["file.json", "loop.json"]
 
 
 def test_files_are_read_archived_and_quarantined(url: str) -> None:

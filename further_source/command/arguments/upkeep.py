@@ -9,7 +9,8 @@ __all__ = ["FORGET", "REBUILD", "VERIFY", "add_forget", "add_rebuild", "add_veri
 REBUILD = "Makes the wide tables anew from cells and steps, asking the API nothing."
 VERIFY = "Names the executions that have more or fewer steps or cells than their answers had; exits with 3 if any has."
 FORGET = (
-    "Removes executions from the destination and from this machine for good: no later load brings them back. "
+    "Removes executions from the destination, from inboxes and from this machine for good: no later load brings them "
+    "back. "
     "Repeat it if it was interrupted."
 )
 
@@ -31,7 +32,13 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
 def add_forget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ids", nargs="*", metavar="WORKFLOW_ID/EXECUTION_ID", help="executions to forget")
     parser.add_argument(
-        "--external-id", metavar="X", help="all executions that are loaded with this external id in their metadata"
+        "--external-id", metavar="X", help="all executions that are loaded, or delivered, with this external id"
+    )
+    parser.add_argument(
+        "--inbox",
+        metavar="DIR|URL",
+        action="append",
+        help="stored webhook deliveries to delete theirs from, beside the configured ones; may be repeated",
     )
     add_destination(parser)
     add_json(parser, "what went")
