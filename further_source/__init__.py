@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from further_source.rebuilding import rebuild
     from further_source.run import run_in_slices
     from further_source.run_report import Report
-    from further_source.source import further_source, further_webhooks
+    from further_source.source import further_executions, further_source, further_webhooks
 
 __all__ = [
     "AlreadyRunningError",
@@ -36,6 +36,7 @@ __all__ = [
     "ManifestError",
     "Report",
     "forget",
+    "further_executions",
     "further_pipeline",
     "further_source",
     "further_webhooks",
@@ -52,6 +53,7 @@ _MODULES = {
     "Forgotten": "forgetting",
     "Report": "run_report",
     "forget": "forgetting",
+    "further_executions": "source",
     "further_pipeline": "pipeline",
     "further_source": "source",
     "further_webhooks": "source",

@@ -20,6 +20,7 @@ __all__ = [
     "Commit",
     "base_tables",
     "extracted_packages",
+    "is_sqlalchemy",
     "keep_inner_hints",
     "kept_capabilities",
     "load_storage",
@@ -62,7 +63,7 @@ def stored_columns(client: "SqlJobClientBase") -> Iterator[tuple[str, str, str]]
     Raises:
         DestinationUndefinedEntity: The destination has no such dataset yet.
     """
-    if _is_sqlalchemy(client):
+    if is_sqlalchemy(client):
         yield from _reflected_columns(client)
         return
     catalog, dataset, _ = client.sql_client._get_information_schema_components()
@@ -72,7 +73,7 @@ def stored_columns(client: "SqlJobClientBase") -> Iterator[tuple[str, str, str]]
         yield table, column, client._from_db_type(db_type, precision, scale)["data_type"] or ""
 
 
-def _is_sqlalchemy(client: Any) -> bool:
+def is_sqlalchemy(client: Any) -> bool:
     """Whether dlt reaches the destination through SQLAlchemy; the client's class cannot be imported without that."""
     return hasattr(client.sql_client, "reflect_table")
 
@@ -120,7 +121,7 @@ def update_tables(client: "SqlJobClientBase", tables: Sequence[str]) -> None:
     By `_build_schema_update_sql`, or `_to_table_object` through SQLAlchemy: the public `update_stored_schema` would
     store the schema as a new version, too.
     """
-    if not _is_sqlalchemy(client):
+    if not is_sqlalchemy(client):
         statements, _ = client._build_schema_update_sql(client.get_storage_tables(tables))
         client.sql_client.execute_many(statements)
         return

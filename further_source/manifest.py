@@ -1,4 +1,4 @@
-"""Reads the list of executions from Python values, from files and from standard input.
+"""Reads the list of executions from Python values, from files, from standard input and from databases.
 
 An item is read when it is asked for; the first one that cannot be an execution raises `ManifestError`.
 """
@@ -8,16 +8,18 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import lru_cache
 from itertools import chain, islice
 from typing import Any
+from uuid import UUID
 
 from further_source.exceptions import ManifestError
 from further_source.executions import ExecutionId
 from further_source.garbage import rarely_collected
 from further_source.listfile import STANDARD_INPUT, ListFile, Unreadable, list_file
-from further_source.settings import ID_PATTERN, MAX_LIST_JSON
+from further_source.listquery import Unanswered, queried
+from further_source.settings import ID_PATTERN, MAX_LIST_JSON, MAX_LIST_LINES
 from further_source.text import shown, shown_url
 
 WORKFLOW_KEY = "workflow_id"
@@ -29,12 +31,17 @@ _match_line = re.compile(rf"\s*({ID_PATTERN})/({ID_PATTERN})\s*").fullmatch
 _SEPARATORS = (",", ";", "\t", "|")
 _match_separator = re.compile(r'"?sep=([,;\t|])"?').fullmatch
 
+_QUERY = "executions_query"
 _TOO_MUCH_JSON = "not JSON that can be read (nested too deeply, or a number too long)"
 _ID_RULE = "is not an id (letters, digits, - and _, 1 to 128 characters)"
 
 
 class _Problem(Exception):
     """What is wrong with an item or a line. A caller that knows its place makes a `ManifestError` of it."""
+
+
+class _Unnamed(_Problem):
+    """A column or a key of an id is missing."""
 
 
 def read_executions(source: Iterable[Any], *, origin: str = "executions") -> Iterator[ExecutionId]:
@@ -58,6 +65,17 @@ def read_executions(source: Iterable[Any], *, origin: str = "executions") -> Ite
             yield _execution(item)
         except _Problem as problem:
             raise ManifestError(f"{origin}[{position}]: {problem}") from None
+
+
+def items_of(resource: Iterable[Any]) -> Iterator[Any]:
+    """The items that a resource of dlt's yields: those of tables (arrow, pandas) are their rows."""
+    for item in resource:
+        if hasattr(item, "to_pylist"):
+            yield from item.to_pylist()
+        elif hasattr(item, "to_dict") and hasattr(item, "columns"):
+            yield from item.to_dict("records")
+        else:
+            yield item
 
 
 def read_executions_file(path_or_url: str | os.PathLike[str]) -> Iterator[ExecutionId]:
@@ -88,6 +106,49 @@ def read_executions_file(path_or_url: str | os.PathLike[str]) -> Iterator[Execut
     except Unreadable as problem:
         line = f", line {problem.line}" if problem.line else ""
         raise ManifestError(f"{name}{line}: {problem}") from None
+
+
+def read_executions_query(query: str, database: str) -> Iterator[ExecutionId]:
+    """Reads executions from what a query gives, as it comes.
+
+    Args:
+        query: SQL that gives the columns `workflow_id` and `execution_id` or `workflow_execution_id`, or named like
+            them; others are ignored. It should give them in the order of submission, the oldest first.
+        database: The SQLAlchemy URL of the database. Nothing is written there.
+
+    Raises:
+        ManifestError: The database gives no such rows, or one of them cannot be an execution. The message names the
+            row, counted from 1, and never holds a password.
+    """
+    try:
+        with queried(query, database) as (columns, rows):
+            yield from read_executions_rows(columns, rows)
+    except Unanswered as problem:
+        raise ManifestError(f"{_QUERY}: {problem}") from None
+
+
+def read_executions_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[ExecutionId]:
+    """Reads executions from the rows of a query, as `read_executions_query`. Ids are texts, or UUIDs of a driver's.
+
+    Raises:
+        ManifestError: As of `read_executions_query`.
+    """
+    try:
+        positions = _positions(columns)
+    except _Problem as problem:
+        raise ManifestError(f"{_QUERY}: {problem}; its columns are {shown(', '.join(columns))}") from None
+    workflow, execution = [*positions.values()][:2]
+    for number, row in enumerate(rows, start=1):
+        if number > MAX_LIST_LINES:
+            raise ManifestError(f"{_QUERY}: more than {MAX_LIST_LINES:,} rows")
+        if len(positions) == 2 and (ids := _clean_texts(row[workflow], row[execution])):
+            yield ids
+            continue
+        try:
+            values = {key: _text(key, row[position]) for key, position in positions.items()}
+            yield _same_id(values.pop(WORKFLOW_KEY), values)
+        except _Problem as problem:
+            raise ManifestError(f"{_QUERY}, row {number}: {problem}") from None
 
 
 def merge_executions(*sources: Iterable[ExecutionId]) -> list[ExecutionId]:
@@ -292,6 +353,19 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
+def _clean_texts(workflow_id: object, execution_id: object) -> ExecutionId | None:
+    """The ids, or None if they are no texts, need trimming or are wrong."""
+    if isinstance(workflow_id, str) and isinstance(execution_id, str):
+        return _clean_ids([workflow_id, execution_id], 0, 1)
+    return None
+
+
+def _text(key: str, value: object) -> str:
+    if isinstance(value, str | UUID):
+        return str(value).strip()
+    raise _Problem(f"{key} is {_kind(value)}" + ("" if value is None else ": the query has to CAST it to text"))
+
+
 def _clean_ids(record: list[str], workflow: int, execution: int) -> ExecutionId | None:
     """The ids at these positions, or None if they need trimming or are wrong. Quick, because most records are clean."""
     try:
@@ -316,12 +390,17 @@ def _from_record(record: list[str], columns: dict[str, int]) -> ExecutionId:
 
 
 def _id_columns(header: list[str]) -> dict[str, int]:
-    names = [name.strip() for name in header]
-    found = _known_names(names, "column")
     try:
-        _check_keys(found, "column")
-    except _Problem as problem:
-        raise _Problem(f"{problem}; the header is {shown(','.join(names))}") from None
+        return _positions(header)
+    except _Unnamed as problem:
+        raise _Problem(f"{problem}; the header is {shown(','.join(name.strip() for name in header))}") from None
+
+
+def _positions(columns: Sequence[str]) -> dict[str, int]:
+    """Where the columns of the ids are."""
+    names = [name.strip() for name in columns]
+    found = _known_names(names, "column")
+    _check_keys(found, "column")
     return {key: names.index(name) for key, name in found.items()}
 
 
@@ -332,7 +411,7 @@ def _check_keys(found: Mapping[str, str], noun: str) -> None:
     if found.keys().isdisjoint(EXECUTION_KEYS):
         missing.append(f"no {noun} execution_id or workflow_execution_id")
     if missing:
-        raise _Problem(" and ".join(missing))
+        raise _Unnamed(" and ".join(missing))
 
 
 def _same_id(workflow_id: object, executions: Mapping[str, object]) -> ExecutionId:

@@ -1,7 +1,7 @@
 """How a run begins: it looks at what the destination holds, and starts to ask for the rest, or to read an inbox."""
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import dlt
@@ -15,6 +15,7 @@ from further_source.exceptions import ConfigurationError
 from further_source.executions import ExecutionId
 from further_source.inbox.deliveries import Deliveries
 from further_source.inbox.signed_urls import SignedUrls
+from further_source.manifest import merge_executions
 from further_source.polling.poll import PollState
 from further_source.run_report import Report
 from further_source.session import Session
@@ -36,6 +37,7 @@ class Plan:
         reload: Whether to ask also for what is loaded.
         commit_interval: Seconds after which a slice is loaded; None for what suits the destination.
         push: How deliveries are read, where there is an inbox.
+        listed_later: Lists that can be read only once a run has begun; they come after `listed`.
     """
 
     listed: Sequence[ExecutionId]
@@ -44,6 +46,14 @@ class Plan:
     reload: bool
     commit_interval: float | None
     push: Push | None = None
+    listed_later: Sequence[Callable[[], Iterable[ExecutionId]]] = ()
+
+    def complete(self) -> "Plan":
+        """The plan with all its lists read."""
+        later = (read() for read in self.listed_later)
+        return (
+            replace(self, listed=merge_executions(self.listed, *later), listed_later=()) if self.listed_later else self
+        )
 
 
 @dataclass(frozen=True)
@@ -84,11 +94,13 @@ def open_run(
 
     Raises:
         ConfigurationError: The destination cannot do what is wanted.
+        ManifestError: A list cannot be read.
     """
     from further_source.records import records_of  # noqa: PLC0415
 
     if plan.push is not None and shared:
         raise ConfigurationError(ONE_LOAD)
+    plan = plan.complete()
     records = records_of(dlt.current.pipeline(), dlt.current.source(), shared=shared)
     ledger = _ledger(plan.listed, records.loading.table_format, seen=plan.push is not None)
     _check(plan, records.loading, ledger)

@@ -1,6 +1,6 @@
 """The dlt source: the only module with dlt's decorators."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Optional
@@ -9,13 +9,16 @@ import dlt
 from dlt.common.configuration import with_config
 from dlt.common.typing import TSecretStrValue
 from dlt.extract import DltResource, DltSource
+from dlt.extract.pipe import Pipe
 
 from further_source import configuration, manifest
 from further_source.api.client import Client
 from further_source.arrivals import Push
 from further_source.destination.lease import configured_seconds
+from further_source.destination.listing import read_executions_of_destination
 from further_source.dlt_internals import keep_inner_hints
 from further_source.exceptions import ConfigurationError
+from further_source.executions import ExecutionId
 from further_source.inbox.signed_urls import check_hosts
 from further_source.inbox.store import Inbox
 from further_source.opening import Plan
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_configured_keys",
     "configured_client",
+    "further_executions",
     "further_source",
     "further_webhooks",
     "has_credentials",
@@ -44,6 +48,8 @@ keep_inner_hints()
 def further_source(
     executions: object = None,  # of Any dlt would ask for its truth, and a series has none
     executions_file: Optional[str] = None,  # noqa: UP045  dlt reads these hints
+    executions_query: Optional[str] = None,  # noqa: UP045
+    executions_database: Optional[TSecretStrValue] = None,  # noqa: UP045
     base_url: str = PRODUCTION_URL,
     access_token: Optional[TSecretStrValue] = None,  # noqa: UP045
     client_id: Optional[TSecretStrValue] = None,  # noqa: UP045
@@ -74,9 +80,14 @@ def further_source(
 
     Args:
         executions: `"WORKFLOW_ID/EXECUTION_ID"` texts, pairs, or mappings with `workflow_id` and `execution_id` or
-            `workflow_execution_id`; any iterable of them.
+            `workflow_execution_id`; any iterable of them. A resource of dlt's is read when the run begins; what it
+            yields may be tables of arrow or pandas, too.
         executions_file: Path or fsspec URL of a list of the same: `.csv`, `.jsonl`, `.json`, or lines. Adds to
             `executions`; what is listed twice is asked once.
+        executions_query: SQL that gives the columns `workflow_id` and `execution_id` or `workflow_execution_id`. Adds
+            to both.
+        executions_database: The SQLAlchemy URL of the database that the query runs on, where only reading is allowed.
+            Without it the query runs on the destination, when the run begins.
         base_url: The API; `http://` only for loopback hosts.
         access_token: A token obtained elsewhere.
         client_id: With `client_secret`, gets and renews tokens.
@@ -148,14 +159,75 @@ def further_source(
             max_answer_bytes=max_answer_bytes,
         )
         make_client().close()  # finds what cannot work before anything is asked
-    listed = manifest.merge_executions(
-        manifest.read_executions(
-            _configured_executions() if executions is None else configuration.parse_list("executions", executions)
-        ),
-        manifest.read_executions_file(executions_file) if executions_file else (),
+    eager, later = _lists(
+        _configured_executions() if executions is None else executions,
+        executions_file,
+        executions_query,
+        executions_database,
     )
-    plan = Plan(listed, make_client, settings, reload=reload, commit_interval=commit_interval, push=push)
+    plan = Plan(
+        manifest.merge_executions(*eager),
+        make_client,
+        settings,
+        reload=reload,
+        commit_interval=commit_interval,
+        push=push,
+        listed_later=later,
+    )
     return _resources(plan, row_tables=row_tables)
+
+
+def _lists(
+    executions: object, file: str | None, query: str | None, database: str | None
+) -> tuple[list[Iterable[ExecutionId]], list[Callable[[], Iterable[ExecutionId]]]]:
+    """Lists that are read now, and those that are read once a run has begun."""
+    eager: list[Iterable[ExecutionId]] = []
+    later: list[Callable[[], Iterable[ExecutionId]]] = []
+    if isinstance(executions, DltResource):
+        later.append(partial(manifest.read_executions, manifest.items_of(executions)))
+    else:
+        eager.append(manifest.read_executions(configuration.parse_list("executions", executions)))
+    if file:
+        eager.append(manifest.read_executions_file(file))
+    if query and database:
+        eager.append(manifest.read_executions_query(query, database))
+    elif query:
+        later.append(lambda: read_executions_of_destination(dlt.current.pipeline(), query))
+    return eager, later
+
+
+class _Piped(DltResource):
+    """`further_source` on the right side of dlt's `|`.
+
+    A transformer of dlt's is called for each item by itself, and cannot know of the next; but one schedule and one rate
+    budget need the whole list. So `|` makes a source that lists all items of the resource, and then polls.
+    """
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        super().__init__(Pipe("further_executions"), {}, selected=True)
+        self._arguments = arguments
+
+    def __ror__(self, listed: Any) -> DltSource:  # type: ignore[override]
+        source: DltSource = further_source(
+            **{"executions_file": "", "executions_query": "", **self._arguments, "executions": listed}
+        )
+        return source
+
+
+def further_executions(**arguments: Any) -> Any:
+    """`submitted | further_executions()` is the source that polls what the resource `submitted` yields.
+
+    It has the same resources as `further_source(executions=submitted)`; no other list that is configured is read. The
+    resource is read when the run begins, and is not loaded itself. Its state is not kept: it has to yield whatever is
+    not known to have ended.
+
+    Args:
+        arguments: As of `further_source`.
+
+    Raises:
+        ConfigurationError: As of `further_source`.
+    """
+    return _Piped(arguments)
 
 
 def further_webhooks(inbox: str | None = None, **arguments: Any) -> DltSource:
@@ -171,7 +243,9 @@ def further_webhooks(inbox: str | None = None, **arguments: Any) -> DltSource:
     inbox = inbox or _configured_inbox()
     if not inbox:
         raise ConfigurationError("no inbox: give one, or configure inbox in [sources.further_source]")
-    source: DltSource = further_source(**{"executions": (), "executions_file": "", **arguments, "inbox": inbox})
+    source: DltSource = further_source(
+        **{"executions": (), "executions_file": "", "executions_query": "", **arguments, "inbox": inbox}
+    )
     return source
 
 

@@ -83,7 +83,7 @@ def test_a_key_like_no_other_is_told_with_those_there_are(tmp_path: Path) -> Non
     configure(tmp_path, "[sources.further_source]\nzzz = 5\n")
     message = told()
     assert "zzz in [sources.further_source]" in message
-    assert "executions, executions_file, base_url" in message
+    assert "executions, executions_file, executions_query" in message
 
 
 def test_several_are_told_in_one_line(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ SUBMITTED = "submitted.csv"
 pipeline = dlt.pipeline("further_dagster", destination="postgres", dataset_name="further_data")
 
 # Only tells Dagster what resources there are: it asks nothing, and needs neither a list nor credentials.
-outline = further_source(executions=[], executions_file="", access_token="none", client_id="", client_secret="")
+outline = further_source(
+    executions=[], executions_file="", executions_query="", access_token="none", client_id="", client_secret=""
+)
 
 
 @dlt_assets(dlt_source=outline, dlt_pipeline=pipeline, name="further", group_name="further")

@@ -3,23 +3,23 @@
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import dlt
-from dlt.common.destination.exceptions import DestinationUndefinedEntity
+from dlt.common.destination.exceptions import DestinationException, DestinationUndefinedEntity
 
 from further_source.api.client import Client
 from further_source.command import exit_codes
 from further_source.command.failures import as_further_error, hide_tracebacks
-from further_source.command.listing import listed_executions
+from further_source.command.listing import Listed, listed_executions
 from further_source.command.signals import Stop
 from further_source.console import show
 from further_source.destination.ledger import read_ledger
-from further_source.exceptions import CredentialsError, FurtherError
+from further_source.exceptions import CredentialsError, FurtherError, ManifestError
 from further_source.executions import ExecutionId
 from further_source.inbox.store import Inbox
 from further_source.pipeline import PipelineSettings, pipeline_settings, set_defaults
@@ -39,12 +39,18 @@ def run(options: argparse.Namespace, stop: Stop) -> int:
     set_defaults()
     hide_tracebacks()
     check_configured_keys()
-    listed = listed_executions(options)
+    lists = listed_executions(options)
     location = options.inbox or dlt.config.get(f"sources.{SOURCE_NAME}.inbox")
     given = {"inbox": location} if location else {}
-    further_source(executions=listed, executions_file="", **given)  # finds what is configured wrong
+    further_source(executions=lists.executions, executions_file="", executions_query="", **given)  # finds what is wrong
     settings = pipeline_settings(PIPELINE_NAME, destination=options.destination, dataset_name=options.dataset)
-    found: dict[str, dict[str, object]] = {"list": {"ok": True, "found": f"{len(listed)} executions"}}
+    found: dict[str, dict[str, object]] = {}
+    try:
+        listed = _complete(lists, settings)
+        found["list"] = {"ok": True, "found": f"{len(listed)} executions"}
+    except DestinationException as error:
+        listed = lists.executions
+        found["list"] = {"ok": False, "found": str(as_further_error(error))}
     tried: dict[str, Callable[[], str]] = {
         **({"inbox": partial(_try_inbox, location)} if location else {}),
         "api": partial(_try_api, listed, needed=not location),
@@ -61,6 +67,23 @@ def run(options: argparse.Namespace, stop: Stop) -> int:
         for name, result in found.items():
             show(f"{name:<12} {'ok' if result['ok'] else 'NOT OK':<7} {result['found']}")
     return exit_codes.OK if all(result["ok"] for result in found.values()) else exit_codes.FAILED
+
+
+def _complete(lists: Listed, settings: PipelineSettings) -> list[ExecutionId]:
+    """All executions that are listed; the destination is asked for those that are listed there."""
+    if not lists.queries:
+        return lists.executions
+    if (file := settings.duckdb_file) is not None and not file.exists():
+        raise ManifestError(f"executions_query: {file} is not there, and no executions_database is configured")
+    with _pipeline(settings) as pipeline:
+        return lists.complete(pipeline)
+
+
+@contextmanager
+def _pipeline(settings: PipelineSettings) -> Iterator[dlt.Pipeline]:
+    """The pipeline, of which nothing is left behind."""
+    with tempfile.TemporaryDirectory() as directory:
+        yield replace(settings, pipelines_dir=directory).make()
 
 
 def _try_inbox(location: str) -> str:
@@ -96,8 +119,7 @@ def _try_destination(settings: PipelineSettings, listed: Sequence[ExecutionId]) 
     where = f"{settings.destination_name}, dataset {settings.dataset}, {settings.location}"
     if (file := settings.duckdb_file) is not None and not file.exists():
         return f"{where}: {_try_directory(file.parent)}"
-    with tempfile.TemporaryDirectory() as directory:  # nothing is to be left in the pipeline's own
-        pipeline = replace(settings, pipelines_dir=directory).make()
+    with _pipeline(settings) as pipeline:
         try:
             with pipeline.destination_client() as client:
                 if not client.is_storage_initialized():

@@ -156,8 +156,9 @@ def _source(options: argparse.Namespace) -> Iterator[tuple[DltSource, bool]]:
         listed = listed_executions(options)
         if options.shard and _inbox(options):
             raise ConfigurationError(f"--shard: {ONE_LOAD}")
-        source = further_source(executions=listed, executions_file="", **given)
-        yield source, bool(listed) or bool((inbox := _inbox(options)) and not Inbox(inbox).is_empty)
+        source = further_source(executions=listed.given(), executions_file="", executions_query="", **given)
+        anything = listed.executions or listed.queries
+        yield source, bool(anything) or bool((inbox := _inbox(options)) and not Inbox(inbox).is_empty)
 
 
 def _inbox(options: argparse.Namespace) -> Any:
@@ -169,6 +170,7 @@ def _demo_source(sandbox: Sandbox, given: dict[str, Any]) -> DltSource:
     return further_source(
         executions=sandbox.serve_demo(),
         executions_file="",
+        executions_query="",
         inbox="",
         base_url=sandbox.base_url,
         access_token="",

@@ -61,7 +61,7 @@ def _look(pipeline: dlt.Pipeline) -> tuple[list[Incomplete], int]:
 def _repair(pipeline: dlt.Pipeline, settings: PipelineSettings, incomplete: list[Incomplete], stop: Stop) -> None:
     if incomplete:
         listed = [one.execution for one in incomplete]
-        source = further_source(executions=listed, executions_file="", inbox="", reload=True)
+        source = further_source(executions=listed, executions_file="", executions_query="", inbox="", reload=True)
         run_in_slices(pipeline, source, stop=stop, table_format=settings.table_format)
     first = first_wide_tables(pipeline)
     with pipeline.sql_client() as client:

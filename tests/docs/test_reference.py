@@ -25,7 +25,7 @@ from further_source.tables.answer import FINAL_OUTCOMES
 from tests.docs.conftest import Submit
 from tests.support.documents import DOCUMENTS, PROJECT, Block, Document, names
 
-SECRETS = {"access_token", "client_id", "client_secret"}
+SECRETS = {"access_token", "client_id", "client_secret", "executions_database"}
 NO_DEFAULT = {"none", "none, secret", "the preset's"}
 
 
@@ -195,8 +195,9 @@ def test_the_extras_are_those_of_the_project() -> None:
     [sentence] = re.findall(r"the extras (.*?), as in", page("destinations").text, re.DOTALL)
 
     project = tomlkit.parse((PROJECT / "pyproject.toml").read_text(encoding="utf-8")).unwrap()["project"]
-    assert [*names(sentence), "receiver", "look"] == [*project["optional-dependencies"]]
+    assert [*names(sentence), "sql", "receiver", "look"] == [*project["optional-dependencies"]]
     assert "uv sync --no-dev --extra receiver" in page("webhooks").text
+    assert "uv sync --no-dev --extra sql" in page("command").text
 
 
 # The tables and messages (their columns are checked in test_queries.py)

@@ -41,6 +41,7 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
         demo=True,
         ids=[],
         executions=None,
+        executions_query=None,
         inbox=None,
         verify=None,
         destination=None,

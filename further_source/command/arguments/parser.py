@@ -63,14 +63,14 @@ def parse(parser: OneLineParser, arguments: Sequence[str] | None) -> argparse.Na
     given = vars(options)
     if options.subcommand == "forget" and bool(options.ids) == (options.external_id is not None):
         parser.error("forget takes either WORKFLOW_ID/EXECUTION_ID arguments or --external-id")
-    for name in ("executions", "inbox", "destination", "dataset", "out"):
+    for name in ("executions", "executions_query", "inbox", "destination", "dataset", "out"):
         if given.get(name) == "":
-            parser.error(f"--{name} is empty")
+            parser.error(f"--{name.replace('_', '-')} is empty")
     if given.get("sample") and given.get("limit"):
         parser.error("--limit: a sample that is cut is none; give --sample the number")
     if given.get("demo"):
-        if options.ids or options.executions:
-            parser.error("--demo loads executions of its own: leave out the ids and --executions")
+        if options.ids or options.executions or options.executions_query:
+            parser.error("--demo loads executions of its own: leave out the ids, --executions and --executions-query")
         if options.inbox:
             parser.error("--demo loads executions of its own: leave out --inbox")
         if options.shard:

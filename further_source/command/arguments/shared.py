@@ -12,6 +12,11 @@ def add_list(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|-",
         help="a list of them: .csv, .jsonl, .json or lines; path, pipe, fsspec URL or - for stdin",
     )
+    parser.add_argument(
+        "--executions-query",
+        metavar="SQL",
+        help="a query that gives their two ids, on executions_database if that is configured, else on the destination",
+    )
 
 
 def add_inbox(parser: argparse.ArgumentParser) -> None:
