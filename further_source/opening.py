@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dlt
 
@@ -153,6 +153,7 @@ def _deliveries(
     stop: Callable[[], bool],
 ) -> Deliveries:
     listed = frozenset(plan.listed)
+    client = dlt.current.pipeline().destination_client()
 
     def held(executions: Sequence[ExecutionId]) -> Collection[ExecutionId]:
         """Those that are held as ended or were forgotten, and not to be loaded again."""
@@ -161,7 +162,7 @@ def _deliveries(
         if ledger is None:
             return _forgotten(executions)
         unknown = [execution for execution in new if execution not in ledger.outcomes]
-        if unknown and (found := _ledger(unknown, table_format)) is not None:
+        if unknown and (found := _ledger(unknown, table_format, client=client)) is not None:
             ledger.update(found)
         gone = forgotten(executions)
         return gone if plan.reload else gone.union(filter(ledger.outcome, executions))
@@ -189,7 +190,9 @@ def _deliveries(
     )
 
 
-def _ledger(listed: Sequence[ExecutionId], table_format: str | None, *, seen: bool = False) -> Ledger | None:
+def _ledger(
+    listed: Sequence[ExecutionId], table_format: str | None, *, seen: bool = False, client: Any = None
+) -> Ledger | None:
     """What the destination holds of the list; None where this load does not keep the ledger, so that all is asked."""
     if "executions" not in dlt.current.source().resources.selected:
         return None
@@ -197,7 +200,7 @@ def _ledger(listed: Sequence[ExecutionId], table_format: str | None, *, seen: bo
     if not listed or state.get("dropped_tables") or state.get("truncated_tables"):
         # With refresh, what is there now is dropped by this very load; the tombstones of `forget` are not.
         return Ledger(forgotten=_forgotten(listed))
-    return read_ledger(dlt.current.pipeline(), listed, table_format, seen=seen)
+    return read_ledger(dlt.current.pipeline(), listed, table_format, seen=seen, client=client)
 
 
 def _forgotten(listed: Sequence[ExecutionId]) -> frozenset[ExecutionId]:

@@ -105,6 +105,7 @@ def read_ledger(
     table_format: str | None = None,
     *,
     seen: bool = False,
+    client: Any = None,
 ) -> Ledger:
     """What the pipeline's destination holds of the list.
 
@@ -113,28 +114,32 @@ def read_ledger(
 
     Args:
         seen: Whether to read those of executions that have not ended, too.
+        client: The pipeline's client of its destination, for who reads again and again: until a load ends, dlt keeps
+            each one that was made, and with it whatever was in memory then.
     """
+    client = client or pipeline.destination_client()
     # One dict that has every key from the start, so that a million ids are in memory once.
     ledger = Ledger(dict.fromkeys(listed))
     try:
         if issubclass(pipeline.destination.client_class, FSClientBase):
-            _add_from_files(ledger, pipeline, table_format, seen=seen)
+            _add_from_files(ledger, pipeline, client, table_format, seen=seen)
         else:
-            with pipeline.destination_client() as destination:
+            with client as destination:
                 ledger.forgotten = frozenset(one for one in stored_forgotten(destination) if one in ledger.outcomes)
-                client: SqlClientBase[Any] = destination.sql_client  # type: ignore[attr-defined]
-                finished_loads = {load_id for (load_id,) in _rows(client, _loads_query(client))}
-                ledger.add(_rows(client, _executions_query(client, listed, seen=seen)), finished_loads)
+                sql: SqlClientBase[Any] = destination.sql_client
+                finished_loads = {load_id for (load_id,) in _rows(sql, _loads_query(sql))}
+                ledger.add(_rows(sql, _executions_query(sql, listed, seen=seen)), finished_loads)
     except DestinationUndefinedEntity:
         return Ledger(forgotten=ledger.forgotten)  # the first load
     return ledger
 
 
-def _add_from_files(ledger: Ledger, pipeline: dlt.Pipeline, table_format: str | None, *, seen: bool) -> None:
+def _add_from_files(
+    ledger: Ledger, pipeline: dlt.Pipeline, client: Any, table_format: str | None, *, seen: bool
+) -> None:
     """Reads a data lake. Not by dlt's DuckDB client, which would have to download extensions."""
     if not pipeline.default_schema_name or "executions" not in pipeline.default_schema.tables:
         return
-    client: Any = pipeline.destination_client()
     # For each finished load dlt writes a file, whose name holds the load's id.
     load_files = client.list_table_files(pipeline.default_schema.loads_table_name)
     finished_loads = {PurePath(file).name.removesuffix(".jsonl").rpartition("__")[2] for file in load_files}

@@ -100,10 +100,10 @@ def test_the_tables_are_those_of_polling_alone(sandbox: Sandbox, inbox: Path, tm
         "SELECT workflow_execution_id, row_index, name, amount FROM rows_extract",
     ):
         assert sorted(by_push.query(sql), key=repr) == sorted(by_poll.query(sql), key=repr)
-    # Asked is what was dropped or had expired, and again only where a load was killed.
+    # Asked is what was dropped or had expired, and hardly more: again only what a load that was killed had not loaded.
     lacking = counts["dropped"] + sum(1 for _ in expired(listed))
     assert len(requests) == lacking
-    assert max(requests.values()) <= KILLS + 1
+    assert requests.total() <= 1.1 * lacking
 
 
 def expired(listed: list[DemoExecution]) -> Iterator[Any]:
