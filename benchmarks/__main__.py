@@ -31,12 +31,25 @@ class Scale(NamedTuple):
     real_scale: float
     starts: int
     reported: tuple[int, ...]
+    pushed: int
+    kills: int
 
 
 FULL = Scale(
-    500, (50, 500, 5_000), 20_000, (10_000, 100_000, 1_000_000), 300, 170_000, 1_000, 20, 5, (1_000_000, 10_000_000)
+    500,
+    (50, 500, 5_000),
+    20_000,
+    (10_000, 100_000, 1_000_000),
+    300,
+    170_000,
+    1_000,
+    20,
+    5,
+    (1_000_000, 10_000_000),
+    100_000,
+    10,
 )
-QUICK = Scale(10, (5, 10), 200, (1_000,), 3, 500, 100, 200, 1, (40_000,))
+QUICK = Scale(10, (5, 10), 200, (1_000,), 3, 500, 100, 200, 1, (40_000,), 300, 1)
 _ROWS, _FIELDS = 100, 20
 
 
@@ -66,6 +79,7 @@ def tables(scale: Scale) -> Iterator[Table]:
     yield huge(scale)
     yield startup(scale)
     yield report(scale)
+    yield push(scale)
 
 
 def ingest(scale: Scale) -> Table:
@@ -242,6 +256,24 @@ def report(scale: Scale) -> Table:
         run = measure("report:made", cells=cells)
         rows.append((f"{run['cells']:,}", f"{run['seconds']:.1f}", f"{run['mb'] * 1000:.0f}"))
     return Table("Report, on DuckDB", ("cells", "seconds", "size, kB"), rows)
+
+
+def push(scale: Scale) -> Table:
+    run = measure("push:campaign", executions=scale.pushed, kills=scale.kills)
+    row = (
+        f"{run['acknowledged']:,}",
+        f"{run['receiving']:.0f}",
+        f"{run['loading']:.0f}",
+        f"{run['asked']:,}",
+        f"{run['requests']:,}",
+        f"{run['requests'] / run['asked']:.3f}",
+    )
+    title = (
+        f"Webhooks: {scale.pushed:,} executions, 10 % dropped, 10 % doubled, 20 % late, 2 % expired, "
+        f"receiver and loader each killed {scale.kills} times"
+    )
+    headers = ("acknowledged", "seconds to receive", "of the last load", "asked of the API", "requests", "times asked")
+    return Table(title, headers, [row])
 
 
 def _head(scale: Scale) -> str:

@@ -1,0 +1,85 @@
+"""Webhooks that go wrong in every way, while receiver and loader are killed: how fast, and what the API is asked.
+
+10 % of the deliveries are dropped, 10 % come twice, 20 % late, and of 2 % the signed URL has expired; half of all are
+inline, half by URL. `tests/receiver/test_campaign.py` is the same for fewer executions, and compares all tables.
+"""
+
+import random
+import subprocess
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import timed
+from further_source.sandbox import Sandbox, cell, completed, step
+from further_source.sandbox.data import DemoExecution
+from further_source.sandbox.push import Pusher, PushSettings
+from tests.support.command import WORKFLOW, Command, asked, cells_of, loaded, stored_cells
+from tests.support.receiving import BY_KEY, KEY, Receiver
+
+_SHARES = [*["dropped"] * 5, *["doubled"] * 5, *["reordered"] * 10, "expired", *[None] * 28]
+_SENDERS = 8
+
+
+def campaign(executions: int, kills: int) -> dict[str, Any]:
+    """Seconds until all is received, and of the last load; requests, and how many the dropped and expired need."""
+    payloads = [_payload(number) for number in range(executions)]
+    result: dict[str, Any] = {}
+    inbox = Path("inbox").absolute()
+    inbox.mkdir()
+    listed = Path("list").absolute()
+    listed.write_text("\n".join(f"{WORKFLOW}/{one['workflow_execution_id']}" for one in payloads))
+    with Sandbox() as sandbox:
+        for payload in payloads:
+            sandbox.serve(WORKFLOW, payload["workflow_execution_id"], payload)
+        command = Command(Path("push"), sandbox, inbox=inbox, delivery_hosts='["127.0.0.1"]', executions_file=listed)
+        with timed(result, "receiving"):
+            sending = _received(sandbox, payloads, inbox, command, kills)
+        with timed(result, "loading"):
+            loaded(command.run("--strict", "--quiet", push_grace=0))
+        requests = asked(sandbox)
+    counts = sum((pusher.counts for pusher in sending), Counter[str]())
+    assert stored_cells(command) == cells_of(payloads)
+    return {**result, "acknowledged": counts["acknowledged"], "asked": len(requests), "requests": requests.total()}
+
+
+def _payload(number: int) -> dict[str, Any]:
+    rows = [{"name": cell(f"n{number}", 0.9), "amount": cell(number / 7, 0.5)} for _ in range(1 + number % 3)]
+    return completed(WORKFLOW, f"e{number}", [step("Extract", rows)], metadata={"external_id": f"X{number}"})
+
+
+def _received(
+    sandbox: Sandbox, payloads: list[dict[str, Any]], inbox: Path, command: Command, kills: int
+) -> list[Pusher]:
+    """Sends all of them, and kills the receiver, and a load beside it, so many times meanwhile."""
+    moments = random.Random(1)
+    receiver = Receiver(inbox)
+    sending = [_pusher(sandbox, payloads[part::_SENDERS], receiver.url, part) for part in range(_SENDERS)]
+    for pusher in sending:
+        pusher.start()
+    for kill in range(1, kills + 1):
+        while sum(pusher.counts["acknowledged"] for pusher in sending) < kill * len(payloads) // (kills + 2):
+            time.sleep(0.02)
+        receiver.process.kill()
+        receiver.process.communicate()
+        receiver = Receiver(inbox, *BY_KEY, "--port", str(receiver.port))
+        load = command.start("--quiet", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with suppress(subprocess.TimeoutExpired):
+            load.wait(moments.uniform(2, 20))
+        load.kill()
+        load.wait()
+    assert all(pusher.join(3600) for pusher in sending)
+    receiver.stop()
+    assert not any(pusher.counts["given_up"] or pusher.counts["refused"] for pusher in sending)
+    return sending
+
+
+def _pusher(sandbox: Sandbox, payloads: list[dict[str, Any]], url: str, part: int) -> Pusher:
+    kind = "url" if part % 2 else "inline"
+    faults = [fault for fault in _SHARES if kind == "url" or fault != "expired"]
+    random.Random(part).shuffle(faults)
+    posts = [DemoExecution(WORKFLOW, one["workflow_execution_id"], one, 0.0) for one in payloads]
+    settings = PushSettings(url, kind, KEY, faults)
+    return Pusher(posts, settings, lambda data, lives: sandbox.sign(data, expires_in=lives))
