@@ -24,6 +24,7 @@ from further_source.sandbox import Sandbox, cell
 from tests.conftest import MakePipeline
 from tests.support.loading import WORKFLOW, asked, records, serve_rows, source_of, tables
 from tests.support.loading import query as query_of
+from tests.support.slow import few_of
 
 # A database beside the destination. Each gives a million rows in a process that does not grow by them.
 
@@ -235,7 +236,7 @@ def submitted() -> Iterator[Any]:
     yield pandas.DataFrame({"workflow_id": [WORKFLOW], "execution_id": ["e4"]})
 
 
-@pytest.mark.parametrize("run", [run_in_slices, lambda pipeline, source: pipeline.run(source)])
+@pytest.mark.parametrize("run", few_of([run_in_slices, lambda pipeline, source: pipeline.run(source)]))
 def test_a_resource_is_read_once_as_the_run_begins_and_polled_as_one_list(
     pipeline: dlt.Pipeline, sandbox: Sandbox, run: Callable[[dlt.Pipeline, Any], object]
 ) -> None:
