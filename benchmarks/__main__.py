@@ -264,15 +264,22 @@ def push(scale: Scale) -> Table:
         f"{run['acknowledged']:,}",
         f"{run['receiving']:.0f}",
         f"{run['loading']:.0f}",
-        f"{run['asked']:,}",
+        f"{run['needed']:,}",
         f"{run['requests']:,}",
-        f"{run['requests'] / run['asked']:.3f}",
+        f"{run['requests'] / run['needed']:.3f}",
     )
     title = (
-        f"Webhooks: {scale.pushed:,} executions, 10 % dropped, 10 % doubled, 20 % late, 2 % expired, "
+        f"Webhooks: {scale.pushed:,} executions, 10 % dropped, 10 % doubled, 20 % late, 2 % of URLs expired, "
         f"receiver and loader each killed {scale.kills} times"
     )
-    headers = ("acknowledged", "seconds to receive", "of the last load", "asked of the API", "requests", "times asked")
+    headers = (
+        "acknowledged",
+        "seconds to receive",
+        "of the last load",
+        "dropped or expired",
+        "requests to the API",
+        "requests for each",
+    )
     return Table(title, headers, [row])
 
 
