@@ -87,7 +87,7 @@ def base_tables(client: "SqlJobClientBase") -> list[str]:
     Raises:
         DestinationUndefinedEntity: The destination has no such dataset yet.
     """
-    if _is_sqlalchemy(client):
+    if is_sqlalchemy(client):
         return _reflected_tables(client)
     sql = client.sql_client
     catalog, dataset, _ = sql._get_information_schema_components()
