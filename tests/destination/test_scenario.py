@@ -54,6 +54,14 @@ def test_a_row_of_mariadb_holds_the_texts_of_all_fields_of_a_table(mariadb_url: 
     assert columns_of(mariadb_url, "wide_rows", "rows_extract___2") == 6 + 2 * 10
 
 
+@pytest.mark.slow
+@pytest.mark.bigquery
+# Of Google's client: it would rather read by the Storage API, which needs a package and a role more.
+@pytest.mark.filterwarnings("ignore:Cannot create BigQuery Storage client:UserWarning")
+def test_bigquery(bigquery_environment: dict[str, str], tmp_path: Path) -> None:
+    play(Destination("bigquery", bigquery_environment), tmp_path)
+
+
 def columns_of(url: str, dataset: str, table: str) -> int:
     engine = sqlalchemy.create_engine(url)
     with engine.connect() as connection:
