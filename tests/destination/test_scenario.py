@@ -1,6 +1,8 @@
 """The scenario on each destination that can be had here."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import pytest
@@ -54,6 +56,14 @@ def test_a_row_of_mariadb_holds_the_texts_of_all_fields_of_a_table(mariadb_url: 
     assert columns_of(mariadb_url, "wide_rows", "rows_extract___2") == 6 + 2 * 10
 
 
+@pytest.mark.slow
+@pytest.mark.bigquery
+# Of Google's client: it would rather read by the Storage API, which needs a package and a role more.
+@pytest.mark.filterwarnings("ignore:Cannot create BigQuery Storage client:UserWarning")
+def test_bigquery(bigquery_environment: dict[str, str], tmp_path: Path) -> None:
+    play(Destination("bigquery", bigquery_environment), tmp_path)
+
+
 def columns_of(url: str, dataset: str, table: str) -> int:
     engine = sqlalchemy.create_engine(url)
     with engine.connect() as connection:
@@ -62,8 +72,7 @@ def columns_of(url: str, dataset: str, table: str) -> int:
     return found
 
 
-def lake(url: str, table_format: Format, **credentials: str) -> Destination:
-    environment = {f"DESTINATION__FILESYSTEM__CREDENTIALS__{key.upper()}": value for key, value in credentials.items()}
+def lake(url: str, table_format: Format, environment: Mapping[str, str] = MappingProxyType({})) -> Destination:
     return Destination(
         "filesystem",
         {**environment, "DESTINATION__FILESYSTEM__BUCKET_URL": url},
@@ -109,3 +118,15 @@ def test_parts_load_side_by_side_into_mariadb(mariadb_url: str, tmp_path: Path) 
         ("Paid ($)", "paid_dollar", None),
         ("Paid (%)", None, "paid_percent"),
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.azure
+def test_lake_on_azure(azure_environment: dict[str, str], tmp_path: Path) -> None:
+    play(lake("az://lake", None, azure_environment), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.gcs
+def test_lake_on_gcs(gcs_environment: dict[str, str], tmp_path: Path) -> None:
+    play(lake("gs://lake", None, gcs_environment), tmp_path)
