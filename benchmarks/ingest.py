@@ -50,46 +50,97 @@ def ours(
     return result
 
 
-def duckdb_sql(executions: int, rows: int, fields: int) -> dict[str, Any]:
-    """(a) DuckDB's `read_json` and `unnest` over the same bytes in files, into the columns of `cells`; no HTTP."""
+def duckdb_sql(executions: int, rows: int, fields: int, *, all_tables: bool = False) -> dict[str, Any]:
+    """(a) DuckDB's `read_json` and `unnest` over the same bytes in files, into the columns of `cells`; no HTTP.
+
+    (a4) With `all_tables` the other three tables too, each read from the files with only what it needs.
+    """
     result: dict[str, Any] = {}
     directory = Path("answers")
     directory.mkdir()
     for execution_id, body in bodies(executions, rows, fields):
         (directory / f"{execution_id}.json").write_bytes(body)
-    cell = "MAP(VARCHAR, STRUCT(value JSON, confidence_score DOUBLE))"
-    steps = f"STRUCT(step_name VARCHAR, data STRUCT(data {cell}[]))[]"
-    query = f"""
-        CREATE TABLE cells AS
+    names = [f"field_{position}" for position in range(fields)]
+    with duckdb.connect("benchmark.duckdb") as connection:
+        with timed(result):
+            connection.execute(_CELLS)
+            if all_tables:
+                connection.execute(_EXECUTIONS)
+                connection.execute(_STEPS)
+                connection.execute(_wide(names))
+            connection.execute("CHECKPOINT")
+        for table in ["cells", *(["executions", "steps", "rows_extract"] if all_tables else [])]:
+            (result[table],) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # type: ignore[misc]
+    return result
+
+
+def _read(**columns: str) -> str:
+    keys = {"workflow_id": "VARCHAR", "workflow_execution_id": "VARCHAR", **columns}
+    types = ", ".join(f"{name}: '{kind}'" for name, kind in keys.items())
+    return f"read_json('answers/*.json', maximum_object_size = 500000000, columns = {{{types}}})"
+
+
+_CELL = "MAP(VARCHAR, STRUCT(value JSON, confidence_score DOUBLE))"
+_CELLS = f"""
+    CREATE TABLE cells AS
+    WITH steps AS (
+        SELECT workflow_id, workflow_execution_id, unnest(steps) AS step,
+               generate_subscripts(steps, 1) - 1 AS step_index
+        FROM {_read(steps=f"STRUCT(step_name VARCHAR, data STRUCT(data {_CELL}[]))[]")}
+    ), records AS (
+        SELECT workflow_id, workflow_execution_id, step_index, step.step_name AS step_name,
+               unnest(step.data.data) AS record, generate_subscripts(step.data.data, 1) - 1 AS row_index
+        FROM steps
+    ), entries AS (
+        SELECT * EXCLUDE (record), unnest(map_entries(record)) AS entry FROM records
+    ), cells AS (
+        SELECT * EXCLUDE (entry), entry.key AS field, entry.value.value AS value,
+               entry.value.confidence_score AS confidence
+        FROM entries
+    )
+    SELECT workflow_id, workflow_execution_id, step_index, step_name, row_index, field, value ->> '$' AS value,
+           CASE json_type(value) WHEN 'VARCHAR' THEN 'string' WHEN 'DOUBLE' THEN 'number' ELSE 'other' END
+               AS value_type,
+           CASE json_type(value) WHEN 'DOUBLE' THEN value::DOUBLE END AS value_number,
+           confidence, NULL::VARCHAR AS extra, '1' AS _dlt_load_id, NULL::BOOLEAN AS _deleted
+    FROM cells
+"""
+_EXECUTIONS = f"""
+    CREATE TABLE executions AS
+    SELECT workflow_id, workflow_execution_id, status, metadata ->> 'external_id' AS metadata__external_id,
+           'completed' AS poll_outcome, now() AS poll_last_at, '1' AS _dlt_load_id
+    FROM {_read(status="VARCHAR", metadata="JSON")}
+"""
+_STEPS = f"""
+    CREATE TABLE steps AS
+    SELECT workflow_id, workflow_execution_id, generate_subscripts(steps, 1) - 1 AS step_index,
+           unnest(steps).step_name AS step_name, len(unnest(steps).data.data) AS row_count, '1' AS _dlt_load_id
+    FROM {_read(steps="STRUCT(step_name VARCHAR, data STRUCT(data JSON[]))[]")}
+"""
+
+
+def _wide(names: list[str]) -> str:
+    """The wide table of the one step, its types told to DuckDB."""
+    types = ", ".join(
+        f"{name} STRUCT(value {'DOUBLE' if position % 4 == 3 else 'VARCHAR'}, confidence_score DOUBLE)"
+        for position, name in enumerate(names)
+    )
+    columns = ", ".join(
+        f"record.{name}.value AS {name}, record.{name}.confidence_score AS {name}__confidence" for name in names
+    )
+    return f"""
+        CREATE TABLE rows_extract AS
         WITH steps AS (
             SELECT workflow_id, workflow_execution_id, unnest(steps) AS step,
                    generate_subscripts(steps, 1) - 1 AS step_index
-            FROM read_json('{directory}/*.json', maximum_object_size = 500000000, columns = {{
-                workflow_id: 'VARCHAR', workflow_execution_id: 'VARCHAR', steps: '{steps}'}})
+            FROM {_read(steps=f"STRUCT(data STRUCT(data STRUCT({types})[]))[]")}
         ), records AS (
-            SELECT workflow_id, workflow_execution_id, step_index, step.step_name AS step_name,
-                   unnest(step.data.data) AS record, generate_subscripts(step.data.data, 1) - 1 AS row_index
+            SELECT workflow_id, workflow_execution_id, step_index, unnest(step.data.data) AS record,
+                   generate_subscripts(step.data.data, 1) - 1 AS row_index
             FROM steps
-        ), entries AS (
-            SELECT * EXCLUDE (record), unnest(map_entries(record)) AS entry FROM records
-        ), cells AS (
-            SELECT * EXCLUDE (entry), entry.key AS field, entry.value.value AS value,
-                   entry.value.confidence_score AS confidence
-            FROM entries
         )
-        SELECT workflow_id, workflow_execution_id, step_index, step_name, row_index, field, value ->> '$' AS value,
-               CASE json_type(value) WHEN 'VARCHAR' THEN 'string' WHEN 'DOUBLE' THEN 'number' ELSE 'other' END
-                   AS value_type,
-               CASE json_type(value) WHEN 'DOUBLE' THEN value::DOUBLE END AS value_number,
-               confidence, NULL::VARCHAR AS extra, '1' AS _dlt_load_id, NULL::BOOLEAN AS _deleted
-        FROM cells
+        SELECT workflow_id, workflow_execution_id, step_index, row_index, '1' AS _dlt_load_id, {columns} FROM records
     """
-    with duckdb.connect("benchmark.duckdb") as connection:
-        with timed(result):
-            connection.execute(query)
-            connection.execute("CHECKPOINT")
-        result["cells"] = connection.execute("SELECT count(*) FROM cells").fetchone()[0]  # type: ignore[index]
-    return result
 
 
 def dlt_dicts(executions: int, rows: int, fields: int) -> dict[str, Any]:
