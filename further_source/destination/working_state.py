@@ -45,7 +45,8 @@ def mend_working_state(pipeline_name: str, pipelines_dir: str) -> None:
     unreadable = [path for path in _state_files(working_dir) if not _is_readable(path, pipeline_name)]
     for path in unreadable:
         set_aside(path, working_dir, "it cannot be read", _CONSEQUENCE)
-    if unreadable or (_packages(working_dir) and _is_incomplete(working_dir, pipeline_name)):
+    has_state = (working_dir / _STATE).exists()
+    if unreadable or ((has_state or _packages(working_dir)) and _is_incomplete(working_dir, pipeline_name)):
         _make_state(working_dir, pipeline_name)
 
 
