@@ -13,14 +13,14 @@ each table gets one, and the planner is told what a load replaces before it choo
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any
 
 from dlt.common import logger
 from dlt.common.destination.client import JobClientBase
-from dlt.common.destination.exceptions import DestinationTerminalException
+from dlt.common.destination.exceptions import DestinationException, DestinationTerminalException
 from dlt.common.destination.reference import DestinationReference
 from dlt.destinations import postgres
 
@@ -87,19 +87,26 @@ def _client_class() -> "type[PostgresClient]":
             super().run_managed(job_client, done_event)
 
     class Merge(SqlLoadJob):
-        def run(self) -> None:
-            with self._job_client.with_staging_dataset() as staging:  # type: ignore[attr-defined]
-                _tell_planner(staging.sql_client, self.load_table_name)
-            super().run()
+        @contextmanager
+        def maybe_transaction(self, sql: str) -> Iterator[None]:
+            with self._sql_client.begin_transaction():  # dlt would send the statements alone
+                with self._job_client.with_staging_dataset() as staging:  # type: ignore[attr-defined]
+                    _tell_planner(staging.sql_client, self.load_table_name)
+                yield
 
     class LeasedSqlClient(Psycopg2SqlClient):
         lease: Lease
 
         @contextmanager
         def begin_transaction(self) -> "Iterator[DBTransaction]":
-            with super().begin_transaction() as transaction:
-                self.lease.lock_row(self)
-                yield transaction
+            try:
+                with super().begin_transaction() as transaction:
+                    self.lease.lock_row(self)
+                    yield transaction
+            except Exception:
+                with suppress(DestinationException):
+                    self.lease.check()  # the server ends transactions of who stands still
+                raise
 
     class Client(PostgresClient):
         def __init__(self, schema: Any, config: Any, capabilities: Any) -> None:

@@ -469,8 +469,10 @@ def test_as_many_fields_as_a_row_of_postgres_holds(
 @pytest.mark.parametrize(
     ("held_up_at", "forgets"),
     [
-        pytest.param("further_data_staging.cells", False, id="before-merging", marks=pytest.mark.slow),
-        pytest.param("further_data.cells", False, id="while-merging", marks=pytest.mark.slow),
+        pytest.param("further_data_staging.executions", False, id="before-anything", marks=pytest.mark.slow),
+        pytest.param("further_data.cells", False, id="while-appending", marks=pytest.mark.slow),
+        pytest.param("further_data.executions", False, id="while-merging", marks=pytest.mark.slow),
+        pytest.param("further_data.executions", True, id="appended-and-not-merged-and-the-working-directory-lost"),
         pytest.param("further_data._dlt_loads", True, id="merged-but-not-finished-and-the-working-directory-lost"),
     ],
 )
