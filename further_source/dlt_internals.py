@@ -1,15 +1,17 @@
 """What dlt has under private names alone, or has no hook for, all in one place: a new dlt may take any of it away."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dlt
 from dlt.common.configuration.specs import base_configuration
+from dlt.common.destination.client import JobClientBase
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.storages import LoadStorage, PackageStorage
+from dlt.common.storages.exceptions import CurrentLoadPackageStateNotAvailable
 from dlt.extract.storage import ExtractStorage
 from dlt.normalize.normalize import Normalize
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Commit",
+    "append_what_packages_name",
     "base_tables",
     "extracted_packages",
     "is_sqlalchemy",
@@ -176,6 +179,31 @@ def when_packages_are_committed(commit: Commit) -> None:
 
     ExtractStorage.commit_new_load_package = commit_extracted  # type: ignore[method-assign, assignment]
     Normalize.spool_files = spool_files  # type: ignore[method-assign]
+
+
+def append_what_packages_name(key: str) -> None:
+    """Has dlt append to tables where it would merge, if the state of the package that is loaded names them under a key.
+
+    By `prepare_load_table`, which dlt asks for how to load a table: a schema has one write disposition for each, and to
+    change that for a package would make a new version of the schema. A second call does nothing.
+    """
+    found = JobClientBase.prepare_load_table
+    if hasattr(found, "__wrapped__"):
+        return
+
+    @wraps(found)
+    def prepare_load_table(self: JobClientBase, table_name: str) -> Any:
+        table = found(self, table_name)
+        if table["write_disposition"] == "merge":
+            with suppress(CurrentLoadPackageStateNotAvailable):
+                state: Any = dlt.current.load_package_state()["state"]
+                if table_name in state.get(key, ()):
+                    table["write_disposition"] = "append"
+                    for column in table["columns"].values():
+                        column.pop("hard_delete", None)  # dlt warns that it deletes nothing
+        return table
+
+    JobClientBase.prepare_load_table = prepare_load_table  # type: ignore[method-assign]
 
 
 def keep_inner_hints() -> None:

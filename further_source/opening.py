@@ -8,8 +8,9 @@ import dlt
 
 from further_source.api.client import Client
 from further_source.arrivals import ONE_LOAD, Arrivals, Push
+from further_source.destination.appending import read_leftovers
 from further_source.destination.forgotten import read_forgotten
-from further_source.destination.ledger import Ledger, read_ledger
+from further_source.destination.ledger import MAX_IDS_IN_QUERY, Ledger, read_ledger
 from further_source.destination.strategy import Loading
 from further_source.exceptions import ConfigurationError
 from further_source.executions import ExecutionId
@@ -62,6 +63,7 @@ class Opened:
 
     Attributes:
         ledger: What the destination holds; None where this load does not keep the ledger, so that all is asked.
+        leftovers: Executions that it has rows of and does not hold as ended; None where that is not known.
         can_ask: Whether there are credentials to ask the API with.
         unlisted: Executions that were delivered without being listed.
     """
@@ -69,6 +71,7 @@ class Opened:
     session: Session | Arrivals
     records: "Records"
     ledger: Ledger | None
+    leftovers: frozenset[ExecutionId] | None
     can_ask: bool
     unlisted: set[ExecutionId]
 
@@ -78,17 +81,30 @@ class Opened:
 
     def replaces(self, execution: ExecutionId) -> bool:
         """Whether rows of it are to be taken away when it is loaded."""
-        return self.records.loading.can_replace and (self.ledger is None or self.held(execution) is not None)
+        return self.records.loading.can_replace and (
+            self.ledger is None or self.held(execution) is not None or execution in (self.leftovers or ())
+        )
+
+    def is_new(self, execution: ExecutionId) -> bool:
+        """Whether the destination has nothing of it but what `executions` says."""
+        return self.leftovers is not None and self.held(execution) is None and execution not in self.leftovers
 
 
 def open_run(
-    plan: Plan, report: Report, *, shared: bool, stop: Callable[[], bool], on_change: Callable[[PollState], None]
+    plan: Plan,
+    report: Report,
+    *,
+    alone: bool,
+    shared: bool,
+    stop: Callable[[], bool],
+    on_change: Callable[[PollState], None],
 ) -> Opened:
     """Begins, from inside the first extraction of a run; the report is told what is listed, loaded and forgotten.
 
     Imports pyarrow only now: that takes long, and a run that finds its configuration wrong needs none.
 
     Args:
+        alone: Whether it is sure that nobody else loads any of these executions until the run is over.
         shared: As of `run_in_slices`; so is `stop`.
         on_change: As of `Session`.
 
@@ -114,8 +130,12 @@ def open_run(
         report.earlier = held.counts()
     ask = _asking(plan, stop, on_change)
     unlisted: set[ExecutionId] = set()
-    if to_ask or (plan.push is not None and not plan.push.inbox.is_empty):
+    is_anything = bool(to_ask) or (plan.push is not None and not plan.push.inbox.is_empty)
+    if is_anything:
         records.look()
+    leftovers = None
+    if alone and ledger is not None and (is_anything or plan.push is None):
+        leftovers = _leftovers(plan, records, to_ask)
     session: Session | Arrivals
     if plan.push is not None:
         deliveries = _deliveries(plan, plan.push, records.loading.table_format, ledger, unlisted, stop)
@@ -132,7 +152,7 @@ def open_run(
         raise ConfigurationError("no credentials")
     else:
         session = ask(to_ask)
-    return Opened(session, records, ledger, ask is not None, unlisted)
+    return Opened(session, records, ledger, leftovers, ask is not None, unlisted)
 
 
 def _asking(
@@ -196,11 +216,23 @@ def _ledger(
     """What the destination holds of the list; None where this load does not keep the ledger, so that all is asked."""
     if "executions" not in dlt.current.source().resources.selected:
         return None
-    state = dlt.current.load_package_state()["state"]
-    if not listed or state.get("dropped_tables") or state.get("truncated_tables"):
-        # With refresh, what is there now is dropped by this very load; the tombstones of `forget` are not.
+    if not listed or _drops():  # the tombstones of `forget` are not dropped
         return Ledger(forgotten=_forgotten(listed))
     return read_ledger(dlt.current.pipeline(), listed, table_format, seen=seen, client=client)
+
+
+def _leftovers(plan: Plan, records: "Records", to_ask: Sequence[ExecutionId]) -> frozenset[ExecutionId] | None:
+    """Executions that the destination has rows of and does not hold as ended; None where that does not matter."""
+    if plan.reload or records.loading.strategy != "delete-insert" or _drops():
+        return None
+    is_short = plan.push is None and len(to_ask) <= MAX_IDS_IN_QUERY
+    return read_leftovers(dlt.current.pipeline(), records.tables_with_executions, to_ask if is_short else None)
+
+
+def _drops() -> bool:
+    """Whether this very load drops what is there now."""
+    state = dlt.current.load_package_state()["state"]
+    return bool(state.get("dropped_tables") or state.get("truncated_tables"))
 
 
 def _forgotten(listed: Sequence[ExecutionId]) -> frozenset[ExecutionId]:

@@ -17,6 +17,7 @@ from further_source.tables.answer import Answer
 from further_source.tables.cells import RowGroups, cells_table
 from further_source.tables.columns import CELLS, EXECUTIONS, FIELDS, ROWS, STEPS
 from further_source.tables.executions import execution_row
+from further_source.tables.fields import ROWS_PREFIX
 from further_source.tables.rows import fields_table, wide_tables
 from further_source.tables.steps import step_rows
 
@@ -68,6 +69,16 @@ class Records:
         """Asks the destination what its tables are like, while nothing is lost if it does not answer."""
         if self.selected & {EXECUTIONS.name, ROWS.name}:
             self._dataset.read()
+
+    @property
+    def tables_with_executions(self) -> list[str]:
+        """The tables of the destination that these records are for, without `executions`; as of `look`."""
+        wide = ROWS.name in self.selected
+        return [
+            name
+            for name in self._dataset.tables_of_executions
+            if name in self.selected - {EXECUTIONS.name} or (wide and name.startswith(ROWS_PREFIX))
+        ]
 
     def page(self, answers: list[Answer], load_id: str, counts: Counter[str]) -> Page:
         """The records of some answers; the last of the cells may come with a later page, or with `rest`.

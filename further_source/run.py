@@ -20,6 +20,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.pipeline.helpers import retry_schema_update
 
 from further_source.arrivals import Arrivals
+from further_source.destination.appending import append_this_load
 from further_source.destination.forgotten import erase_what_came_back
 from further_source.destination.lease import leased, refuse_beside_a_lease
 from further_source.destination.ledger import WAITED_FOR
@@ -34,6 +35,8 @@ from further_source.polling.poll import Ended, PollState
 from further_source.run_report import NotCompleted, Report
 from further_source.session import Portion, Session
 from further_source.tables.answer import Answer, normalize_steps
+from further_source.tables.columns import CELLS, EXECUTIONS, STEPS
+from further_source.tables.fields import ROWS_PREFIX
 from further_source.tables.parts import in_parts
 
 if TYPE_CHECKING:
@@ -66,6 +69,7 @@ class _Run:
 
     Args:
         in_slices: Whether a load ends when a slice is full; else it ends with the polling.
+        alone: As of `open_run`.
         stop: As of `run_in_slices`; so are `on_progress` and `shared`.
     """
 
@@ -73,6 +77,7 @@ class _Run:
         self,
         *,
         in_slices: bool,
+        alone: bool = False,
         stop: Callable[[], bool] = _never,
         on_progress: Callable[[Report], None] = _ignore,
         shared: bool = False,
@@ -81,6 +86,8 @@ class _Run:
         self.report = Report()
         self.abandoned: LoadPackageStateInjectableContext | None = None
         self._in_slices = in_slices
+        self._alone = alone
+        self._replaces = False  # may, by this load
         self._stop = stop
         self._on_progress = on_progress
         self._shared = shared
@@ -123,11 +130,19 @@ class _Run:
     def pages(self, plan: Plan) -> Iterator["Page"]:
         """The pages of one load, from inside its extraction; the first is empty, and makes the tables."""
         if self._opened is None:
-            self._opened = open_run(plan, self.report, shared=self._shared, stop=self._stop, on_change=self._note)
+            self._opened = open_run(
+                plan,
+                self.report,
+                alone=self._alone,
+                shared=self._shared,
+                stop=self._stop,
+                on_change=self._note,
+            )
             self.tell()
         session, records = self._opened.session, self._opened.records
         load_id = dlt.current.load_package_state()["load_id"]
         keep_manifest()
+        self._replaces = self._opened.leftovers is None
         interval = records.loading.commit_interval if plan.commit_interval is None else plan.commit_interval
         portion = Portion(interval, SLICE_BYTES) if self._in_slices else Portion()
         if self._file is not None:
@@ -145,11 +160,18 @@ class _Run:
             self.tell()
         yield records.rest()
         records.free_memory()
+        if not self._replaces:
+            append_this_load(self._tables_with_executions())
         _choose_workers(records.loading, len(self.report.rows))
         if self._file is not None:
             self._file.open()
         if not self._in_slices:
             self.check()
+
+    def _tables_with_executions(self) -> set[str]:
+        """Those that are loaded now, and those that were loaded before; without `executions`."""
+        known = {name for name in dlt.current.source_schema().tables if name.startswith(ROWS_PREFIX)}
+        return {STEPS.name, CELLS.name, *known, *self.report.rows} - {EXECUTIONS.name}
 
     def _once_something_came(self, pages: Iterator[list[Ended]], session: Session | Arrivals) -> Iterator[list[Ended]]:
         """The same pages, once one has something or polling has come to its end.
@@ -188,6 +210,7 @@ class _Run:
         if not answer.is_final:
             return answer
         self._loaded_next.append(ended.execution)
+        self._replaces = self._replaces or not opened.is_new(ended.execution)
         steps = normalize_steps(ended.payload)
         rest = {key: value for key, value in (ended.payload or {}).items() if key != "steps"}
         return Answer(replace(ended, payload=rest), steps, opened.replaces(ended.execution))
@@ -269,6 +292,7 @@ def run_in_slices(
     with leased(pipeline, shared=shared) as lease, nullcontext() if shared else OpenFile(pipeline) as file:
         run = _Run(
             in_slices=True,
+            alone=lease is not None,
             stop=lambda: stop() or (lease is not None and lease.lost is not None),
             on_progress=on_progress,
             shared=shared,

@@ -17,6 +17,7 @@ from dlt.load.exceptions import LoadClientJobException, LoadClientJobFailed, Loa
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from further_source.command import exit_codes
+from further_source.destination.lease import lost_lease
 from further_source.destination.pending import has_pending
 from further_source.exceptions import AlreadyRunningError, ConfigurationError, FurtherError, LoadError
 from further_source.text import one_line, printable
@@ -38,7 +39,7 @@ def exit_code_of(error: FurtherError) -> int:
 
 
 def hide_tracebacks() -> None:
-    """Keeps them out of dlt's log, unless its level is INFO or lower."""
+    """Keeps them out of dlt's log, and what fails of a lost lease, unless its level is INFO or lower."""
     if not logger.LOGGER.isEnabledFor(logging.INFO):
         logger.LOGGER.addFilter(_without_traceback)
 
@@ -53,7 +54,7 @@ def _without_traceback(record: logging.LogRecord) -> bool:
     message = record.getMessage().partition("Traceback (most recent call last)")[0].rstrip()
     record.msg, record.args = "\n".join(map(printable, message.splitlines())), None
     record.exc_info = record.exc_text = None
-    return True
+    return not lost_lease()  # the line at the end says so
 
 
 def as_further_error(error: Exception, pipeline: dlt.Pipeline | None = None) -> FurtherError:

@@ -29,7 +29,7 @@ from further_source.destination.stored import missing_wide_rows
 from further_source.destination.strategy import Loading
 from further_source.destination.turn import in_turn
 from further_source.dlt_internals import stored_columns, update_tables
-from further_source.tables.columns import EXECUTIONS, FIELDS, STEPS, TABLES
+from further_source.tables.columns import EXECUTIONS, FIELDS, MERGE_KEY, STEPS, TABLES
 from further_source.tables.executions import AnswerColumns, declared_types
 from further_source.tables.fields import NO_FIELD, NO_VALUE, ROWS_PREFIX, Field, FieldColumns
 
@@ -141,6 +141,11 @@ class Dataset:
         self._read()
         self._bring_schema_up_to_date()
         self._is_read = True
+
+    @property
+    def tables_of_executions(self) -> list[str]:
+        """The tables of the destination that have both ids of executions; by SQL, and as of `read`."""
+        return [name for name, types in self._stored.items() if types.keys() >= {*MERGE_KEY}]
 
     def begin_anew(self, step_name: str | None) -> tuple[FieldColumns, list[str]]:
         """To decide of wide tables as if there were none: of all, or of those of a step. And the tables to drop."""

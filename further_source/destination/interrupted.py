@@ -2,8 +2,8 @@
 
 dlt notes on disk which files of a package it has loaded. A process that is killed between the one and the other leaves
 no note, and after a power cut any note may be gone. Files would be loaded twice, and merges here rely on it that no row
-comes twice. So a package is loaded anew, all of it: merging it again gives the same rows, and what is appended is
-removed before.
+comes twice. So a package is loaded anew, all of it: merging it again gives the same rows, also where it was begun by
+appending, and what can only be appended is removed before.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,6 +19,7 @@ from dlt.common.storages.load_package import PackageStorage
 from dlt.destinations.fs_client import FSClientBase
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
+from further_source.destination.appending import merge_package
 from further_source.destination.files import delete_load
 from further_source.destination.package_manifest import FOLLOW_UPS, copies, job_files
 from further_source.dlt_internals import stored_columns
@@ -47,8 +48,10 @@ def is_loaded(pipeline: dlt.Pipeline, load_id: str) -> bool:
 def begin_anew(pipeline: dlt.Pipeline, packages: PackageStorage, load_id: str) -> None:
     """Makes a package such that dlt loads it from its first file, and takes back what was appended of it.
 
-    Files of tables of which nothing can be taken back (without load ids, of other sources) stay as they are.
+    What was appended of executions to tables that loads merge into goes as they are merged. Files of tables of which
+    nothing can be taken back (without load ids, of other sources) stay as they are.
     """
+    merge_package(packages, load_id)
     directory = Path(packages.storage.make_full_path(packages.get_package_path(load_id)))
     with _client(pipeline, packages.load_schema(load_id)) as client:
         files: dict[str, list[Path]] = {}

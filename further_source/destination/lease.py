@@ -43,7 +43,7 @@ from further_source.lock import Lock, held_lock
 from further_source.settings import LEASE_SECONDS, SOURCE_NAME
 from further_source.text import one_line
 
-__all__ = ["Lease", "configured_seconds", "lease_of_client", "leased", "refuse_beside_a_lease"]
+__all__ = ["Lease", "configured_seconds", "lease_of_client", "leased", "lost_lease", "refuse_beside_a_lease"]
 
 _RENEWALS_PER_LEASE = 4
 _JOIN_SECONDS = 1.0
@@ -372,6 +372,11 @@ def lease_of_client(client: Any) -> Lease | None:
     """The lease that this process holds of the dataset a client writes to; of several the last, others are lost."""
     place = _place(client)
     return next((lease for lease in reversed(list(_active.values())) if lease.place == place), None)
+
+
+def lost_lease() -> bool:
+    """Whether another load has taken away a lease that this process holds, so that this one stops."""
+    return any(lease.lost for lease in list(_active.values()))
 
 
 def _place(client: Any) -> tuple[str, ...]:

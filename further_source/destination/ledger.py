@@ -18,16 +18,17 @@ from further_source.destination.forgotten import stored_forgotten
 from further_source.executions import ExecutionId
 from further_source.tables.answer import FINAL_OUTCOMES
 
-__all__ = ["WAITED_FOR", "Ledger", "read_ledger"]
+__all__ = ["MAX_IDS_IN_QUERY", "WAITED_FOR", "Ledger", "ended_query", "ids_condition", "read_ledger"]
 
 WAITED_FOR = "running"
 """The `poll_outcome` of an execution whose delivery is waited for: it has no status, because it was never asked."""
 
-_MAX_IDS_IN_QUERY = 1_000
+MAX_IDS_IN_QUERY = 1_000
 _FETCH_SIZE = 50_000
 _Ids = tuple[str, str]
 """An `ExecutionId`, or a plain tuple that equals one."""
 _Row = tuple[str, str, str, str, str | None]
+_FINAL = ", ".join(f"'{outcome}'" for outcome in sorted(FINAL_OUTCOMES))
 _COLUMNS = ("workflow_id", "workflow_execution_id", "poll_outcome", "_dlt_load_id", "status")
 
 
@@ -163,18 +164,35 @@ def _time_of(load_id: str) -> float:
 
 def _executions_query(client: SqlClientBase[Any], listed: Collection[ExecutionId], *, seen: bool) -> str:
     columns = [client.escape_column_name(name) for name in _COLUMNS]
-    outcomes = ", ".join(f"'{outcome}'" for outcome in sorted(FINAL_OUTCOMES))
     query = (
         f"SELECT {', '.join(columns)} FROM {client.make_qualified_table_name('executions')} "  # noqa: S608
         f"WHERE {columns[2]} IS NOT NULL"
     )
     if not seen:
-        query += f" AND {columns[2]} IN ({outcomes})"
-    if len(listed) <= _MAX_IDS_IN_QUERY:
-        # They need no escaping: the manifest lets only ids of letters, digits, - and _ pass.
-        ids = ", ".join(f"'{execution.workflow_execution_id}'" for execution in listed)
-        query += f" AND {columns[1]} IN ({ids})"
+        query += f" AND {columns[2]} IN ({_FINAL})"
+    if len(listed) <= MAX_IDS_IN_QUERY:
+        query += f" AND {ids_condition(client, listed)}"
     return query
+
+
+def ids_condition(client: SqlClientBase[Any], executions: Collection[ExecutionId]) -> str:
+    """A condition on both ids that holds for executions, and seldom for others; by both, so that an index serves."""
+    # They need no escaping: the manifest lets only ids of letters, digits, - and _ pass.
+    columns = zip(_COLUMNS, map(set, zip(*executions, strict=True)), strict=False)
+    return " AND ".join(
+        f"{client.escape_column_name(name)} IN ({', '.join(map(repr, sorted(ids)))})" for name, ids in columns
+    )
+
+
+def ended_query(client: SqlClientBase[Any]) -> str:
+    """SQL for both ids of all executions that the destination holds as ended."""
+    name, table = client.escape_column_name, client.make_qualified_table_name
+    columns = ", ".join(f"e.{name(column)}" for column in _COLUMNS[:2])
+    return (
+        f"SELECT {columns} FROM {table('executions')} e "  # noqa: S608
+        f"JOIN {table('_dlt_loads')} l ON l.{name('load_id')} = e.{name('_dlt_load_id')} "
+        f"WHERE l.{name('status')} = 0 AND e.{name('poll_outcome')} IN ({_FINAL})"
+    )
 
 
 def _rows(client: SqlClientBase[Any], query: str) -> Iterator[Any]:

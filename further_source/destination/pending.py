@@ -21,6 +21,7 @@ import dlt
 from dlt.common.storages import PackageStorage
 
 from further_source.destination.adapted import adapt
+from further_source.destination.appending import merge_package
 from further_source.destination.forgotten import erase_what_came_back
 from further_source.destination.interrupted import begin_anew, give_up, is_loaded
 from further_source.destination.package_manifest import copies, fault
@@ -61,6 +62,7 @@ def load_pending(pipeline: dlt.Pipeline) -> None:
     if pipeline.list_extracted_load_packages():
         _set_aside_what_is_torn(pipeline, extracted_packages(pipeline))
     _save_schemas(pipeline)
+    _merge_what_is_extracted(pipeline)
     _begin_anew(pipeline)
     pipeline.normalize()
     pipeline.load()
@@ -109,6 +111,12 @@ def _save_schemas(pipeline: dlt.Pipeline) -> None:
         schema = extracted.load_schema(load_id)
         if schema.name in pipeline.schemas and pipeline.schemas[schema.name].version_hash in schema.previous_hashes:
             pipeline.schemas.save_schema(schema)
+
+
+def _merge_what_is_extracted(pipeline: dlt.Pipeline) -> None:
+    packages = extracted_packages(pipeline)
+    for load_id in pipeline.list_extracted_load_packages():
+        merge_package(packages, load_id)
 
 
 def _put_away_what_is_loaded(pipeline: dlt.Pipeline) -> None:

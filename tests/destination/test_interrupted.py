@@ -19,6 +19,7 @@ from tests.support.loading import WORKFLOW, cells_of, serve_rows, source_of
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks, and signals of POSIX")
 PROJECT = Path(__file__).parents[2]
+APPENDED = {"steps", "cells", "rows_extract"}
 
 
 @pytest.fixture
@@ -77,6 +78,7 @@ def campaign(
     every: int = 1,
     inserts_into: str | None = None,
     following: int = 0,
+    elsewhere: bool = False,
 ) -> dict[str, Any]:
     """Kills a load at one of `every` so many steps; or at the first that inserts into a table, and some that follow."""
     options = {
@@ -85,6 +87,7 @@ def campaign(
         "every": every,
         "inserts_into": inserts_into,
         "following": following,
+        "elsewhere": elsewhere,
         "source": {
             "executions": [f"{WORKFLOW}/{name}" for name in "abc"],
             "base_url": sandbox.base_url,
@@ -97,12 +100,7 @@ def campaign(
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.campaign", json.dumps(options)],
         cwd=PROJECT,
-        env={
-            **os.environ,
-            "LOAD__WORKERS": "1",
-            "DATA_WRITER__DISABLE_COMPRESSION": "true",
-            "SOURCES__FURTHER_SOURCE__LEASE_DURATION": "0",  # that of one that was killed would have to run out
-        },
+        env={**os.environ, "LOAD__WORKERS": "1", "DATA_WRITER__DISABLE_COMPRESSION": "true"},
         capture_output=True,
         text=True,
         timeout=3600,
@@ -120,6 +118,8 @@ def campaign(
         pytest.param(1, marks=[pytest.mark.campaign, pytest.mark.timeout(3600)]),
     ],
 )
+@pytest.mark.slow
+@pytest.mark.timeout(3600)  # seconds
 @pytest.mark.parametrize("base_url", ["duckdb", "postgres"], indirect=True)
 @pytest.mark.parametrize("what", ["first package", "package that replaces", "nothing pending"])
 def test_a_kill_at_any_step_leaves_every_row_once(
@@ -131,6 +131,20 @@ def test_a_kill_at_any_step_leaves_every_row_once(
     assert result["steps"] > 100 / every
     # Threads that poll take a step more or less.
     assert result["killed"] >= result["steps"] * (0.9 if what == "nothing pending" else 1)
+    assert set(result["appends_to"]) >= APPENDED or what != "nothing pending"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)  # seconds
+@pytest.mark.parametrize("base_url", ["duckdb", "postgres"], indirect=True)
+def test_another_machine_that_loads_after_a_kill_and_then_the_one_that_was_killed(
+    base_url: str | None, tmp_path: Path, sandbox: Sandbox
+) -> None:
+    """What was appended is found in the destination alone, and what waits where it was killed comes late."""
+    prepare("nothing pending", tmp_path, base_url, sandbox)
+    result = campaign(tmp_path, base_url, sandbox, elsewhere=True)
+    assert set(result["appends_to"]) >= APPENDED
+    assert result["killed"] >= result["steps"] * 0.9 > 8
 
 
 @pytest.mark.slow

@@ -415,7 +415,9 @@ def test_after_a_kill_the_lease_keeps_other_machines_out_but_not_the_same_one(
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@pytest.mark.parametrize("held_up_at", ["polling", "{}_staging.cells", "{}.cells", "{}._dlt_loads"])
+@pytest.mark.parametrize(
+    "held_up_at", ["polling", "{}_staging.executions", "{}.executions", "{}.steps", "{}._dlt_loads"]
+)
 def test_who_stood_still_for_longer_than_the_lease_doubles_nothing(
     held_up_at: str, loads: tuple[Load, Load], sandbox: Sandbox, machine: Machine, postgres_url: str, dataset: str
 ) -> None:

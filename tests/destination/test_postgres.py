@@ -79,6 +79,56 @@ def postgres(postgres_url: str, dataset: str, tmp_path: Path) -> Postgres:
     return Postgres(postgres_url, dataset, tmp_path)
 
 
+def indexes(pipeline: dlt.Pipeline) -> list[tuple[Any, ...]]:
+    """The tables of the dataset with an index on both ids of executions, a line for each index."""
+    sql = "SELECT tablename FROM pg_indexes WHERE schemaname = %s AND indexdef LIKE '%%(workflow_id, %%execution_id)'"
+    with pipeline.sql_client() as client, client.execute_query(sql, pipeline.dataset_name) as cursor:
+        return sorted(cursor.fetchall())
+
+
+def test_loads_replace_by_an_index_of_which_the_planner_knows_that_it_is_worth_it(
+    sandbox: Sandbox, postgres: Postgres
+) -> None:
+    serve_rows(sandbox, "a", cells_of(x="1"))
+    serve_rows(sandbox, "b", cells_of(x="2"), step_name="Review")
+    postgres.load(sandbox, ["a"])
+    first = [("cells",), ("executions",), ("rows_extract",), ("steps",)]
+    assert indexes(postgres.pipeline) == first
+    postgres.load(sandbox, ["a", "b"])
+    both = sorted([*first, ("rows_review",)])
+    assert indexes(postgres.pipeline) == both
+
+    with postgres.pipeline.sql_client() as client:  # as an earlier version left it, but for one that somebody made
+        for table in ("steps", "rows_extract", "executions"):
+            client.execute_sql(f"DROP INDEX {postgres.dataset}.{table}_workflow_id_workflow_execution_id_idx")
+        client.execute_sql("CREATE INDEX executions_by_id ON executions (workflow_id, workflow_execution_id)")
+    postgres.load(sandbox, ["a", "b"], reload=True)
+    assert indexes(postgres.pipeline) == both
+    staging = f"schemaname = '{postgres.dataset}_staging' AND attname = 'workflow_id'"
+    counted = query(postgres.pipeline, f"SELECT tablename FROM pg_stats WHERE {staging}")
+    assert sorted(counted) == both
+
+
+def test_who_may_not_make_indexes_loads_without(sandbox: Sandbox, postgres: Postgres, log: list[str]) -> None:
+    serve_rows(sandbox, "a", cells_of(x="1"))
+    serve_rows(sandbox, "b", cells_of(x="2"))
+    postgres.load(sandbox, ["a"])
+    other = f"loader_{postgres.dataset}"
+    with postgres.pipeline.sql_client() as client:
+        client.execute_sql(f"DROP INDEX {postgres.dataset}.cells_workflow_id_workflow_execution_id_idx")
+        client.execute_sql(f"CREATE ROLE {other} LOGIN")
+        for schema in (postgres.dataset, f"{postgres.dataset}_staging"):
+            client.execute_sql(f"GRANT ALL ON SCHEMA {schema} TO {other}")
+            client.execute_sql(f"GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {other}")
+    postgres.url = postgres.url.replace("//postgres:", f"//{other}:")
+    postgres.load(sandbox, ["a", "b"])
+    assert [
+        value for _, value in sorted(query(postgres.pipeline, "SELECT workflow_execution_id, value FROM cells"))
+    ] == ["1", "2"]
+    assert ("cells",) not in indexes(postgres.pipeline)
+    assert log == []
+
+
 def test_every_column_of_every_table(sandbox: Sandbox, postgres: Postgres, log: list[str]) -> None:
     rows: list[Any] = [
         {"policy_number": cell("02139", 0.97), "premium": cell(1250.5, 1), "active": cell(True, None)},
@@ -419,8 +469,10 @@ def test_as_many_fields_as_a_row_of_postgres_holds(
 @pytest.mark.parametrize(
     ("held_up_at", "forgets"),
     [
-        pytest.param("further_data_staging.cells", False, id="before-merging", marks=pytest.mark.slow),
-        pytest.param("further_data.cells", False, id="while-merging", marks=pytest.mark.slow),
+        pytest.param("further_data_staging.executions", False, id="before-anything", marks=pytest.mark.slow),
+        pytest.param("further_data.cells", False, id="while-appending", marks=pytest.mark.slow),
+        pytest.param("further_data.executions", False, id="while-merging", marks=pytest.mark.slow),
+        pytest.param("further_data.executions", True, id="appended-and-not-merged-and-the-working-directory-lost"),
         pytest.param("further_data._dlt_loads", True, id="merged-but-not-finished-and-the-working-directory-lost"),
     ],
 )

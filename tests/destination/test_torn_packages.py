@@ -229,6 +229,27 @@ def test_a_whole_package_is_loaded_and_nothing_is_asked_again(case: Case, log: l
     assert not case.aside.exists()
 
 
+@pytest.mark.parametrize("file", [None, pytest.param("cells", marks=slow), pytest.param("steps", marks=slow)])
+@pytest.mark.parametrize("case", ["duckdb", pytest.param("postgres", marks=slow)], indirect=True)
+def test_what_a_package_has_appended_before_it_failed_is_replaced_torn_or_not(
+    case: Case, monkeypatch: pytest.MonkeyPatch, file: str | None
+) -> None:
+    monkeypatch.setenv("LOAD__WORKERS", "20")  # all files at once, before one of them fails
+    case.execute("ALTER TABLE executions ALTER status TYPE integer USING NULL::integer")
+    with pytest.raises(PipelineStepFailed):
+        run_in_slices(case.pipeline, source_of(case.sandbox, ["c"]))
+    assert case.cells("c") == [cell for cell in REST if cell[0] == "c"]
+    case.execute("ALTER TABLE executions ALTER status TYPE varchar USING 'completed'")
+    (package,) = (path for path in (case.working_dir / NORMALIZED).iterdir() if path.is_dir())
+    if file is not None:
+        short(torn(package, file))
+    before = asked(case.sandbox)
+    case.load()
+    case.assert_all_there_once(OLD_A)
+    assert asked(case.sandbox)["c"] == before["c"] + (file is not None)
+    case.assert_nothing_left_to_do()
+
+
 @pytest.mark.slow
 def test_notes_of_dlt_that_a_power_cut_took_back_load_no_file_twice(case: Case) -> None:
     """Renames of files and what dlt wrote while it loaded are not on disk, and the destination has the rows."""

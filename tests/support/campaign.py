@@ -5,6 +5,9 @@ It is run as `python -m tests.support.campaign JSON`.
 A step is a file that is opened for writing, renamed or deleted, or a statement of SQL, right before it and right after
 it. Each load begins with a copy of the same working directory and database. The process imports everything once and
 then forks, for a load takes less time than the imports.
+
+With `elsewhere` another machine, which has the database alone, loads after each kill at a statement, and only then the
+one that was killed, whose package waits there.
 """
 
 import json
@@ -15,8 +18,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,8 +27,12 @@ from typing import Any
 import dlt
 import psycopg2
 import pyarrow.parquet  # noqa: F401  once, and not in each fork; so are records
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
+from psycopg2.sql import Composed
 
+from further_source.destination.lease_table import FREE, LEASES
 from further_source.destination.working_state import mend_working_state
+from further_source.lock import only_load
 from further_source.records import records_of  # noqa: F401
 from further_source.run import run_in_slices
 from further_source.source import further_source
@@ -34,6 +41,7 @@ FILE_EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 STATEMENTS = {"execute", "copy_expert", "commit", "begin", "rollback"}
 WRITES = re.compile(r"\s*(insert|delete|create|alter|update|drop)", re.IGNORECASE).match
 DATASET = "further_data"
+_STATEMENT = re.compile(r"(c_return|execute|commit) (?!select|set local)", re.IGNORECASE).match
 _CHANGING = {"_dlt_load_id", "_dlt_id", "poll_first_at", "poll_last_at", "poll_count"}
 
 
@@ -49,6 +57,15 @@ class Base:
         self._directory = directory
         self._url = url
         self._pipelines = directory / "copy" / "pipelines"
+
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """Another machine within; the lease of the one that was killed has run out."""
+        own, self._pipelines = self._pipelines, self._directory / "copy" / "elsewhere"
+        with suppress(DestinationUndefinedEntity), self.pipeline().sql_client() as client:
+            client.execute_sql(f"UPDATE {client.make_qualified_table_name(LEASES)} SET lease_id = '{FREE}'")
+        yield
+        self._pipelines = own
 
     def copy(self) -> None:
         shutil.rmtree(self._directory / "copy", ignore_errors=True)
@@ -124,7 +141,8 @@ class Steps:
         if event not in ("c_call", "c_return") or function.__name__ not in STATEMENTS:
             return
         owner = type(getattr(function, "__self__", None)).__module__
-        query = str(frame.f_locals.get("query"))
+        query = frame.f_locals.get("query") or frame.f_locals.get("copy_sql")
+        query = query.as_string(function.__self__) if isinstance(query, Composed) else str(query)
         if owner.startswith("psycopg2"):
             self._step(f"{event} {query}")
         # DuckDB's functions are those of pybind11. It runs in this process, so that a kill after a statement is one
@@ -135,9 +153,10 @@ class Steps:
 
 @contextmanager
 def loading(base: Base, arguments: dict[str, Any]) -> Iterator[Callable[[], Any]]:
-    """The load; its pipeline is made before, for that is no part of it."""
+    """The load; its pipeline is made before, for that is no part of it, and the lock is held, as by the command."""
     pipeline = base.pipeline()
-    yield lambda: run_in_slices(pipeline, further_source(**arguments))
+    with only_load(pipeline.pipeline_name, pipeline.pipelines_dir):
+        yield lambda: run_in_slices(pipeline, further_source(**arguments))
 
 
 def load_to_the_kill(base: Base, arguments: dict[str, Any], directory: Path, kill_at: int | None) -> list[str]:
@@ -149,8 +168,8 @@ def load_to_the_kill(base: Base, arguments: dict[str, Any], directory: Path, kil
     return steps.made
 
 
-def load_again(base: Base, arguments: dict[str, Any]) -> dict[str, list[Any]]:
-    with loading(base, arguments) as load:
+def load_again(base: Base, arguments: dict[str, Any], *, elsewhere: bool = False) -> dict[str, list[Any]]:
+    with base.elsewhere() if elsewhere else nullcontext(), loading(base, arguments) as load:
         load()
     return contents(base)
 
@@ -170,6 +189,8 @@ def contents(base: Base) -> dict[str, list[Any]]:
         ):
             columns.setdefault(table, []).append(column)
         for table, names in columns.items():
+            if table == LEASES:
+                continue
             if table.startswith("_dlt"):
                 key = {"_dlt_loads": "load_id", "_dlt_version": "version_hash"}.get(table, "_dlt_id")
                 found[table] = rows(f"SELECT {key} FROM {DATASET}.{table} GROUP BY 1 HAVING count(*) > 1")
@@ -190,21 +211,33 @@ def main() -> None:
     code, made = forked(lambda: load_to_the_kill(base, source, directory, None))
     assert code == 0
     failures, killed = [], 0
-    steps = range(1, len(made) + 1)
+    steps: Sequence[int] = range(1, len(made) + 1)
     if options["inserts_into"]:
         wanted = f'insert into "{DATASET}"."{options["inserts_into"]}"'
         first = next(step for step in steps if wanted in made[step - 1])
         steps = steps[first - 1 : first + options["following"]]
     steps = steps[:: options["every"]]
+    if options["elsewhere"]:
+        steps = [step for step in steps if _STATEMENT(made[step - 1])]
     for step in steps:
         base.copy()
         code, _ = forked(lambda step=step: load_to_the_kill(base, source, directory, step))  # type: ignore[misc]
         killed += code == -signal.SIGKILL
-        code, found = forked(lambda: load_again(base, source))
-        if code or found != expected:
-            wrong = [] if code else sorted(table for table in expected if found.get(table) != expected[table])
-            failures.append({"step": step, "code": code, "at": made[step - 1], "tables": wrong})
-    print(json.dumps({"steps": len(steps), "killed": killed, "failures": failures, "tables": sorted(expected)}))
+        for elsewhere in [True, False] if options["elsewhere"] else [False]:
+            code, found = forked(lambda elsewhere=elsewhere: load_again(base, source, elsewhere=elsewhere))  # type: ignore[misc]
+            if code or found != expected:
+                wrong = [] if code else sorted(table for table in expected if found.get(table) != expected[table])
+                failure = {"step": step, "code": code, "at": made[step - 1], "tables": wrong, "elsewhere": elsewhere}
+                failures.append(failure)
+    result = {"steps": len(steps), "killed": killed, "failures": failures, "tables": sorted(expected)}
+    print(json.dumps({**result, "appends_to": _appended(made)}))
+
+
+def _appended(made: Iterable[str]) -> list[str]:
+    """The tables into which files were loaded that did not go by way of a staging table."""
+    into = rf'(?:insert into|copy) [^ ]*"{DATASET}"\."(\w+)".*(?:read_parquet|from stdin|values)'
+    pattern = re.compile(into, re.IGNORECASE | re.DOTALL)
+    return sorted({match[1] for step in made if (match := pattern.search(step))})
 
 
 if __name__ == "__main__":
