@@ -259,7 +259,9 @@ def test_two_people_go_through_a_queue_by_keyboard(command: Command, sandbox: Sa
             page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
             page.on("request", lambda request: requested.add(request.url))
             page.goto(url)
+            page.wait_for_selector("#reviewer:focus")  # the browser gives it the focus some time after loading
             page.keyboard.type(reviewer)
+            page.wait_for_function("name => document.getElementById('reviewer').value === name", arg=reviewer)
             page.keyboard.press("Enter")
             page.wait_for_selector("#field, main p")
             pages.append(page)

@@ -114,7 +114,7 @@ def campaign(
 @pytest.mark.parametrize(
     "every",
     [
-        pytest.param(11, marks=pytest.mark.slow),
+        pytest.param(23, marks=pytest.mark.slow),
         pytest.param(1, marks=[pytest.mark.campaign, pytest.mark.timeout(3600)]),
     ],
 )
