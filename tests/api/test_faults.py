@@ -140,8 +140,6 @@ FAULTS: list[tuple[str, tuple[Any, ...], Row]] = [
         (Reply(200, DONE, {"Content-Length": "4000000000"}),),
         gone("200: timed out after 0.2 s", request_timeout=0.2, max_workers=2),
     ),
-    ("401 twice with a fault between", after(error(401), error(503), error(401)), at_last(4)),
-    ("401 many times with faults between", after(*[error(401), error(503)] * 4), at_last(9)),
     (
         "429 for ever with Retry-After: 0",
         (error(429, headers={"Retry-After": "0"}),),
