@@ -64,10 +64,9 @@ def test_rows_that_it_doubled_where_loads_cannot_be_fenced_are_named_and_mended(
     into = ["--destination", "sqlalchemy", "--dataset", "data"]
     assert main(["load", "--quiet", *into, f"{WORKFLOW}/c"]) == 0
 
-    first = paused(database, "first", "INSERT INTO data_staging.cells", "DELETE FROM data.")
-    second = paused(database, "second", "DELETE FROM data.")  # once the first one's lease has run out
-    first.go_on()
-    assert first.wait()
+    first = paused(database, "first", "INSERT INTO data.cells")
+    time.sleep(LEASE)
+    second = paused(database, "second", "INSERT INTO data.cells")
     assert second.end() == (0, "")
     code, said = first.end()
     assert (code, said.count("\n")) == (75, 1)
