@@ -31,6 +31,7 @@ class Scale(NamedTuple):
     real_scale: float
     starts: int
     reported: tuple[int, ...]
+    stored: tuple[int, ...]
     pushed: int
     kills: int
 
@@ -46,10 +47,11 @@ FULL = Scale(
     20,
     5,
     (1_000_000, 10_000_000),
+    (500, 5_000, 50_000),
     100_000,
     10,
 )
-QUICK = Scale(10, (5, 10), 200, (1_000,), 3, 500, 100, 200, 1, (40_000,), 300, 1)
+QUICK = Scale(10, (5, 10), 200, (1_000,), 3, 500, 100, 200, 1, (40_000,), (50,), 300, 1)
 _ROWS, _FIELDS = 100, 20
 
 
@@ -79,6 +81,7 @@ def tables(scale: Scale) -> Iterator[Table]:
     yield huge(scale)
     yield startup(scale)
     yield report(scale)
+    yield stored(scale)
     yield push(scale)
 
 
@@ -261,6 +264,15 @@ def report(scale: Scale) -> Table:
     return Table("Report, on DuckDB", ("cells", "seconds", "size, kB"), rows)
 
 
+def stored(scale: Scale) -> Table:
+    rows = []
+    for files in scale.stored:
+        run = measure("push:stored", files=files)
+        rows.append((f"{files:,}", f"{run['loading']:.1f}", f"{run['deciding']:.1f}", f"{run['load_mb']:.0f}"))
+    headers = ("deliveries, a file each", "seconds to load", "to find all loaded", "peak MB")
+    return Table("An inbox, into DuckDB", headers, rows)
+
+
 def push(scale: Scale) -> Table:
     run = measure("push:campaign", executions=scale.pushed, kills=scale.kills)
     row = (
@@ -272,7 +284,7 @@ def push(scale: Scale) -> Table:
         f"{run['requests'] / run['needed']:.3f}",
     )
     title = (
-        f"Webhooks: {scale.pushed:,} executions, 10 % dropped, 10 % doubled, 20 % late, 2 % of URLs expired, "
+        f"Webhooks: {scale.pushed:,} executions, 10 % dropped, 10 % doubled, 20 % late, 2 % with an expired URL, "
         f"receiver and loader each killed {scale.kills} times"
     )
     headers = (

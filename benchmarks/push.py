@@ -1,16 +1,19 @@
 """Webhooks that go wrong in every way, while receiver and loader are killed: how fast, and what the API is asked.
 
-10 % of the deliveries are dropped, 10 % come twice, 20 % late; half of all are inline, half by URL, and of these 2 %
-have expired. `tests/receiver/test_campaign.py` is the same for fewer executions, and compares all tables.
+10 % of the deliveries are dropped, 10 % come twice, 20 % late; half of all are inline, half by URL; 2 % of all have
+a URL that has expired. `tests/receiver/test_campaign.py` is the same for fewer executions, and compares all tables.
 """
 
 import random
+import resource
 import subprocess
 import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from benchmarks.measure import timed
 from further_source.sandbox import Sandbox, cell, completed, step
@@ -19,7 +22,8 @@ from further_source.sandbox.push import Pusher, PushSettings
 from tests.support.command import WORKFLOW, Command, asked, cells_of, loaded, stored_cells
 from tests.support.receiving import BY_KEY, KEY, Receiver
 
-_SHARES = [*["dropped"] * 5, *["doubled"] * 5, *["reordered"] * 10, "expired", *[None] * 28]
+# In fiftieths, with the None that the sandbox adds. Expired is twice the share, for half of all have no URL.
+_SHARES = [*["dropped"] * 5, *["doubled"] * 5, *["reordered"] * 10, *["expired"] * 2, *[None] * 27]
 _SENDERS = 8
 
 
@@ -47,6 +51,29 @@ def campaign(executions: int, kills: int) -> dict[str, Any]:
     assert stored_cells(command) == cells_of(payloads)
     needed = counts["dropped"] + sum(_expired(part, len(payloads[part::_SENDERS])) for part in range(_SENDERS))
     return {**result, "acknowledged": counts["acknowledged"], "needed": needed, "requests": requests.total()}
+
+
+def stored(files: int) -> dict[str, Any]:
+    """Seconds of a load from an inbox of so many deliveries, a file each, and of the next, which finds them loaded.
+
+    `load_mb` is the most memory that the process of a load held.
+    """
+    result: dict[str, Any] = {}
+    inbox = Path("inbox").absolute()
+    inbox.mkdir()
+    payloads = [_payload(number) for number in range(files)]
+    for number, payload in enumerate(payloads):
+        (inbox / f"{number:06}.json").write_bytes(orjson.dumps(payload))
+    with Sandbox() as sandbox:
+        command = Command(Path("stored"), sandbox, inbox=inbox, inbox_loaded="leave")
+        with timed(result, "loading"):
+            loaded(command.run("--quiet"))
+        with timed(result, "deciding"):
+            loaded(command.run("--quiet"))
+        assert not asked(sandbox)
+    result["load_mb"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    assert stored_cells(command) == cells_of(payloads)
+    return result
 
 
 def _payload(number: int) -> dict[str, Any]:
