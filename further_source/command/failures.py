@@ -1,6 +1,9 @@
 """What a failure of a load says to the user: one line with the culprit, the reason and what to do."""
 
+import errno
 import logging
+import os
+from collections.abc import Iterator
 
 import dlt
 from dlt.common import logger
@@ -23,6 +26,8 @@ from further_source.exceptions import AlreadyRunningError, ConfigurationError, F
 from further_source.text import one_line, printable
 
 __all__ = ["as_further_error", "exit_code_of", "hide_tracebacks", "told"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def told(error: Exception) -> tuple[str, int]:
@@ -74,8 +79,10 @@ def as_further_error(error: Exception, pipeline: dlt.Pipeline | None = None) -> 
             return ConfigurationError(one_line(f"destination {cause.ref!r} is neither one of dlt's nor configured"))
         if isinstance(cause, MissingDependencyException):
             return ConfigurationError(one_line(f"{cause.caller} needs a package: {' '.join(cause.dependencies)}"))
-    of_destination = any(isinstance(cause, DestinationException) for cause in causes)
     step = error.step if isinstance(error, PipelineStepFailed) else None
+    if reason := _full_disk(error, pipeline):
+        return LoadError(one_line(f"{step} failed: {reason}" if step else reason))
+    of_destination = any(isinstance(cause, DestinationException) for cause in causes)
     if step in {"load", "sync"} or of_destination:
         return LoadError(one_line(_load_failure(causes, pipeline)))
     if step == "normalize" and pipeline is not None and has_pending(pipeline):
@@ -91,6 +98,32 @@ def _causes(error: BaseException) -> list[BaseException]:
         causes.append(current)
         current = current.__cause__ or (current.exception if isinstance(current, PipelineStepFailed) else None)
     return causes
+
+
+def _full_disk(error: BaseException, pipeline: dlt.Pipeline | None) -> str | None:
+    """What to say where files of this process had no room; None where it is not that.
+
+    dlt goes on to look for the file that it could not write: the error that comes of it is not the cause.
+    """
+    for one in _all_behind(error):
+        if isinstance(one, OSError) and one.errno in _FULL:
+            reason = os.strerror(one.errno).lower()
+            if where := one.filename or (pipeline.working_dir if pipeline else None):
+                reason = f"{where}: {reason}"
+            return f"{reason}. Make room and run again: what is not loaded is loaded then, or asked again"
+    return None
+
+
+def _all_behind(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it came of, and during the handling of what it came."""
+    seen: list[BaseException] = []
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is not None and one not in seen:
+            seen.append(one)
+            left += [one.__context__, one.exception if isinstance(one, PipelineStepFailed) else None, one.__cause__]
+            yield one
 
 
 def _missing_keys(traces: FieldLookupTraces) -> list[str]:

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -20,6 +19,7 @@ from further_source import Report, load_pending, rebuilding, run_in_slices
 from further_source.destination.working_state import mend_working_state
 from further_source.sandbox import Sandbox
 from further_source.source import rebuilding_source
+from tests.support.disks import small_disk_at
 from tests.support.loading import WORKFLOW, asked, cells_of, query, serve_rows, source_of
 from tests.support.slow import few_of
 
@@ -380,14 +380,8 @@ def test_working_state_that_cannot_be_read_stops_no_run_and_costs_no_package(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 3 MB."""
-    directory = tmp_path / "small"
-    directory.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(directory)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("only root can mount a file system")
-    yield directory
-    subprocess.run(["umount", "-l", str(directory)], check=True)
+    with small_disk_at(tmp_path / "small", "3m") as directory:
+        yield directory
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ from tests.inbox.conftest import inbox as _inbox
 from tests.inbox.conftest import webhooks as _webhooks
 from tests.support.command import HANG
 from tests.support.deliveries import failing, files, inline, outcomes
+from tests.support.disks import small_disk_at
 from tests.support.receiving import BY_KEY, COMMAND, KEY, Receiver, leftovers, quarantined, wait_until, waits
 
 inbox, webhooks = _inbox, _webhooks
@@ -187,11 +188,8 @@ def test_where_nothing_can_be_written_deliveries_are_to_come_again(inbox: Path) 
 
 @pytest.fixture
 def small_disk(inbox: Path) -> Iterator[Path]:
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(inbox)], capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip("no file system can be mounted here")
-    yield inbox
-    subprocess.run(["umount", "-l", str(inbox)], check=True)
+    with small_disk_at(inbox, "256k"):
+        yield inbox
 
 
 def test_a_full_disk_is_waited_for(small_disk: Path) -> None:
