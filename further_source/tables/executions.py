@@ -7,7 +7,8 @@ from typing import Any
 
 from dlt.common.normalizers.naming import NamingConvention
 
-from further_source import jsontext, names
+from further_source import jsontext
+from further_source.tables import names
 from further_source.tables.answer import Answer
 from further_source.tables.columns import EXECUTIONS
 from further_source.tables.fields import Field

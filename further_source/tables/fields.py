@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from dlt.common.normalizers.naming import NamingConvention
 
-from further_source import names
+from further_source.tables import names
 from further_source.tables.columns import ROWS
 from further_source.tables.values import Types
 

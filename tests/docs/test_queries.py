@@ -12,10 +12,10 @@ from dlt.common.normalizers.naming.snake_case import NamingConvention
 
 from further_source import Report, further_source, run_in_slices
 from further_source.command.display import review_query, summary, text_table
-from further_source.names import column_name
 from further_source.pipeline import PipelineSettings
 from further_source.sandbox import Sandbox, demo_executions
 from further_source.settings import DATASET_NAME
+from further_source.tables.names import column_name
 from tests.support.documents import PROJECT, Block, Document, names
 
 README = Document(PROJECT / "README.md")

@@ -8,7 +8,7 @@ from dlt.common.normalizers.naming.sql_ci_v1 import NamingConvention as Sql
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from further_source.names import column_name, free_name, path_name, table_name
+from further_source.tables.names import column_name, free_name, path_name, table_name
 
 DUCKDB, POSTGRES, BIGQUERY = SnakeCase(65_536), SnakeCase(63), SnakeCase(300)
 NAMINGS = [SnakeCase(), DUCKDB, POSTGRES, BIGQUERY, Sql(63)]
