@@ -13,8 +13,8 @@ from further_source.destination.dataset import can_be_shared
 from further_source.dlt_internals import is_sqlalchemy
 from further_source.exceptions import ConfigurationError, FurtherError, ManifestError
 from further_source.executions import ExecutionId
-from further_source.listquery import FETCH_SIZE, Unanswered, check_reads
 from further_source.manifest import read_executions_rows
+from further_source.manifest.listquery import FETCH_SIZE, Unanswered, check_reads
 from further_source.text import one_line
 
 __all__ = ["read_executions_of_destination"]

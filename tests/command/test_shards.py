@@ -1,4 +1,4 @@
-"""Parts of one list: which executions they hold, and loads of all of them side by side into one PostgreSQL."""
+"""Parts of one list: loads of all of them side by side into one PostgreSQL."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,49 +17,6 @@ from tests.support.command import WORKFLOW, Command, asked, cells_of, finish, id
 COUNT = 4
 KEYS = ["workflow_id", "workflow_execution_id", "step_index", "row_index", "_dlt_load_id", "_deleted"]
 Query = Callable[[str], list[tuple[Any, ...]]]
-
-
-def listed(count: int) -> list[ExecutionId]:
-    return [ExecutionId(f"wf-{number % 7}", f"ex-{number}") for number in range(count)]
-
-
-# Which part an execution is in
-
-
-@pytest.mark.parametrize("count", [1, 2, 7, 64])
-def test_the_parts_are_disjoint_and_complete_and_keep_the_order(count: int) -> None:
-    executions = listed(500)
-
-    parts = [list(shard(executions, index, count)) for index in range(1, count + 1)]
-
-    assert Counter(execution for part in parts for execution in part) == Counter(executions)
-    assert all(part == sorted(part, key=executions.index) for part in parts)
-
-
-def test_the_parts_are_of_about_the_same_size() -> None:
-    executions = listed(8_000)
-
-    sizes = [len(list(shard(executions, index, 8))) for index in range(1, 9)]
-
-    assert all(900 < size < 1_100 for size in sizes), sizes  # 1,000 but for a bit more than three deviations
-
-
-def test_an_execution_stays_in_its_part_for_ever() -> None:
-    executions = listed(12)
-
-    parts = {execution: index for index in range(1, 9) for execution in shard(executions, index, 8)}
-
-    # Of every release: another hash would have two machines load the same executions while they are updated.
-    assert [parts[execution] for execution in executions] == [3, 7, 5, 3, 3, 2, 4, 6, 2, 8, 6, 1]
-
-
-@pytest.mark.parametrize(("index", "count"), [(0, 8), (9, 8), (1, 0), (-1, 8)])
-def test_there_is_no_such_part(index: int, count: int) -> None:
-    with pytest.raises(ValueError, match=f"shard {index}/{count}"):
-        shard([], index, count)
-
-
-# The command
 
 
 @pytest.fixture
@@ -178,7 +135,7 @@ def test_a_part_that_replaces_takes_away_what_another_one_loaded(
     command: Command, sandbox: Sandbox, postgres: list[str], query: Query
 ) -> None:
     """Also from tables that it does not know itself."""
-    (execution,) = shard(listed(1), 1, 1)
+    execution = ExecutionId("wf-0", "ex-0")
     index = next(index for index in (1, 2) if list(shard([execution], index, 2)))
     for part, name, value in (("1/1", "Old", 1), (f"{index}/2", "New", "x")):
         steps = [step(name, [{"a": cell(value, 0.5)}])]

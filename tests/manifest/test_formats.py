@@ -1,3 +1,5 @@
+"""Lists as files: formats, packing, encodings, pipes, and what cannot be read told by file and line."""
+
 import bz2
 import errno
 import gzip
@@ -12,10 +14,9 @@ import threading
 import time
 import uuid
 import zipfile
-from collections import UserDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, ParamSpec
+from typing import Any, NoReturn
 
 import fsspec
 import pytest
@@ -23,11 +24,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from further_source.exceptions import ManifestError
-from further_source.executions import ExecutionId
-from further_source.manifest import merge_executions, read_executions, read_executions_file
+from further_source.manifest import read_executions_file
 from further_source.settings import ID_PATTERN, MAX_LIST_BYTES, MAX_LIST_JSON, MAX_LIST_LINE, MAX_LIST_LINES
+from tests.support.lists import RULE, A, B, error_of
 
-P = ParamSpec("P")
 WriteFile = Callable[[str, str | bytes], str]
 GiveInput = Callable[[str | bytes], None]
 
@@ -47,19 +47,6 @@ def tarred(name: str, content: str) -> bytes:
         member.size = len(content)
         archive.addfile(member, io.BytesIO(content.encode()))
     return file.getvalue()
-
-
-A = ExecutionId("wf", "ex-1")
-B = ExecutionId("wf", "ex_2")
-RULE = "is not an id (letters, digits, - and _, 1 to 128 characters)"
-
-
-def error_of(read: Callable[P, Iterable[ExecutionId]], *args: P.args, **kwargs: P.kwargs) -> str:
-    with pytest.raises(ManifestError) as caught:
-        list(read(*args, **kwargs))
-    message = str(caught.value)
-    assert message.isprintable(), "one line without control characters"
-    return message
 
 
 @pytest.fixture
@@ -82,97 +69,6 @@ def standard_input(monkeypatch: pytest.MonkeyPatch) -> GiveInput:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="cp1252"))
 
     return give
-
-
-class Text(str):
-    pass
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        ["wf/ex-1", "wf/ex_2"],
-        iter([" wf/ex-1\n", Text("wf/ex_2")]),
-        [("wf", "ex-1"), ["wf", Text("ex_2")]],
-        [A, B],
-        [
-            {"workflow_id": "wf", "execution_id": "ex-1", "n": 1},
-            {"workflow_id": "wf", "execution_id": "ex_2"},
-        ],
-        [
-            UserDict(workflow_id="wf", workflow_execution_id="ex-1"),
-            {"workflow_id": "wf", "workflow_execution_id": "ex_2", "execution_id": "ex_2"},
-        ],
-    ],
-    ids=["strings", "iterator", "pairs", "execution ids", "mappings", "mappings with the API's own name"],
-)
-def test_python_values_of_every_shape_are_read(source: Iterable[Any]) -> None:
-    executions = list(read_executions(source))
-    assert executions == [A, B]
-    assert {type(part) for execution in executions for part in execution} == {str}
-
-
-@pytest.mark.parametrize("single", ["wf/ex-1", A, {"workflow_id": "wf", "execution_id": "ex-1"}])
-def test_a_single_execution_need_not_be_in_a_list(single: Any) -> None:
-    assert list(read_executions(single)) == [A]
-
-
-def test_an_empty_list_is_no_error() -> None:
-    assert list(read_executions([])) == []
-
-
-@pytest.mark.parametrize(
-    ("item", "problem"),
-    [
-        ("wf", "'wf' is not WORKFLOW_ID/EXECUTION_ID"),
-        ("wf/ex/3", "'wf/ex/3' is not WORKFLOW_ID/EXECUTION_ID"),
-        ("", "'' is not WORKFLOW_ID/EXECUTION_ID"),
-        ("/ex", f"workflow_id '' {RULE}"),
-        ("wf/", f"execution_id '' {RULE}"),
-        ("wf / ex", f"workflow_id 'wf ' {RULE}"),
-        ("wf/é", f"execution_id 'é' {RULE}"),
-        ("wf/٣", f"execution_id '٣' {RULE}"),
-        ("wf/a\nb\x1b[0m", rf"execution_id 'a\nb\x1b[0m' {RULE}"),
-        ("wf/" + "x" * 129, f"execution_id '{'x' * 77}…' {RULE}"),
-        (("wf", "ex\n"), rf"execution_id 'ex\n' {RULE}"),
-        (("wf", 7), "execution_id is a number; ids are text, so put it in quotes"),
-        ((7.5, "ex"), "workflow_id is a number; ids are text, so put it in quotes"),
-        (("wf", None), f"execution_id is null, which {RULE}"),
-        (("wf", True), f"execution_id is of type bool, which {RULE}"),
-        ({"workflow_id": "wf", "workflow_execution_id": "a b"}, f"workflow_execution_id 'a b' {RULE}"),
-        ({"execution_id": "ex"}, "no key workflow_id"),
-        ({"workflow_id": "wf", "id": "ex"}, "no key execution_id or workflow_execution_id"),
-        ({}, "no key workflow_id and no key execution_id or workflow_execution_id"),
-        (
-            {"workflow_id": "wf", "execution_id": "ex", "workflow_execution_id": "other"},
-            "execution_id and workflow_execution_id are both there and differ",
-        ),
-    ],
-)
-def test_an_item_that_cannot_be_an_execution_is_named_by_its_position(item: Any, problem: str) -> None:
-    assert error_of(read_executions, ["wf/ex", item]) == f"executions[1]: {problem}"
-
-
-@pytest.mark.parametrize(
-    ("item", "kind"),
-    [
-        (7, "a number"),
-        (None, "null"),
-        (b"wf/ex", "of type bytes"),
-        (("wf", "ex", "3"), "of type tuple"),
-        (b"wf", "of type bytes"),
-    ],
-)
-def test_an_item_of_no_known_shape_is_told_what_is_expected(item: Any, kind: str) -> None:
-    assert error_of(read_executions, [item], origin="arguments") == (
-        f"arguments[0]: {kind}, not an execution (text WORKFLOW_ID/EXECUTION_ID, a pair of ids,"
-        " or an object with workflow_id and execution_id)"
-    )
-
-
-def test_a_value_that_is_no_list_is_an_error() -> None:
-    number: Any = 7
-    assert error_of(read_executions, number) == "executions: a number, not a list of executions"
 
 
 LINES = "wf/ex-1\nwf/ex_2\n"
@@ -675,18 +571,6 @@ def test_an_error_does_not_bring_the_filesystem_error_along() -> None:
     with pytest.raises(ManifestError) as caught:
         list(read_executions_file("nope://user:secret@host/list.csv"))
     assert caught.value.__suppress_context__
-
-
-def test_lists_add_up_and_duplicates_count_once_where_they_first_came() -> None:
-    first = read_executions(["wf/2", "wf/1", "wf/2"])
-    second = read_executions(["other/1", "wf/1", "wf/3"])
-    assert merge_executions(first, second) == [
-        ExecutionId("wf", "2"),
-        ExecutionId("wf", "1"),
-        ExecutionId("other", "1"),
-        ExecutionId("wf", "3"),
-    ]
-    assert merge_executions() == []
 
 
 def test_executions_of_one_workflow_share_its_id(file: WriteFile) -> None:
