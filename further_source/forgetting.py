@@ -12,8 +12,8 @@ from pathlib import Path
 
 import dlt
 
+from further_source.destination.catalog import knows_sql
 from further_source.destination.copies import delete_copies, pending_copies
-from further_source.destination.dataset import can_be_shared
 from further_source.destination.forgotten import (
     bury,
     erase,
@@ -78,7 +78,7 @@ def forget(
             or changed, or a package of another pipeline has something of them.
         dlt.pipeline.exceptions.PipelineStepFailed: What is pending cannot be loaded. The tombstones are written.
     """
-    if not can_be_shared(pipeline):
+    if not knows_sql(pipeline):
         raise ConfigurationError(
             "forget: the destination knows no SQL, and files of a lake keep what is deleted: take the rows with these "
             "ids out by the means of its format, and the ids out of the list"

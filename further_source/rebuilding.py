@@ -2,21 +2,19 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 
 import dlt
-from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.schema.utils import new_table
 from dlt.common.storages.load_package import commit_load_package_state
 
 from further_source.destination.adapted import adapt
-from further_source.destination.dataset import Dataset, can_be_shared
+from further_source.destination.catalog import knows_sql, stored_types
+from further_source.destination.dataset import Dataset
 from further_source.destination.lease import leased
 from further_source.destination.package_manifest import keep_manifest
 from further_source.destination.pending import load_pending
 from further_source.destination.stored import stored_answers
 from further_source.destination.strategy import loading_of
-from further_source.dlt_internals import stored_columns
 from further_source.exceptions import ConfigurationError, FurtherError
 from further_source.garbage import rarely_collected
 from further_source.records import WideRecords
@@ -47,7 +45,7 @@ def rebuild(pipeline: dlt.Pipeline, step_name: str | None = None) -> Counter[str
         FurtherError: Nothing is loaded.
         dlt.pipeline.exceptions.PipelineStepFailed: As of `pipeline.run`.
     """
-    if not can_be_shared(pipeline):
+    if not knows_sql(pipeline):
         raise ConfigurationError("rebuild: the destination knows no SQL: load into a new dataset")
     counts: Counter[str] = Counter()
     with leased(pipeline), rarely_collected():
@@ -59,9 +57,8 @@ def rebuild(pipeline: dlt.Pipeline, step_name: str | None = None) -> Counter[str
 
 
 def _has_cells(pipeline: dlt.Pipeline) -> bool:
-    with pipeline.destination_client() as client, suppress(DestinationUndefinedEntity):
-        return any(table.lower() == CELLS.name for table, _, _ in stored_columns(client))  # type: ignore[arg-type]
-    return False
+    with pipeline.destination_client() as client:
+        return CELLS.name in stored_types(client)
 
 
 def _pages(step_name: str | None, counts: Counter[str]) -> Iterator[WideRecords]:

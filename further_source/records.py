@@ -10,7 +10,8 @@ import pyarrow as pa
 from dlt.extract import DltSource
 
 from further_source.destination.adapted import adapt
-from further_source.destination.dataset import Dataset, Decisions, can_be_shared
+from further_source.destination.catalog import knows_sql
+from further_source.destination.dataset import Dataset, Decisions
 from further_source.destination.strategy import Loading, loading_of
 from further_source.exceptions import ConfigurationError
 from further_source.tables.answer import Answer
@@ -138,7 +139,7 @@ class Records:
 
 def records_of(pipeline: dlt.Pipeline, source: DltSource, *, shared: bool) -> Records:
     """For the destination of a pipeline that is extracting a source; hints the source's tables for it."""
-    if shared and not can_be_shared(pipeline):
+    if shared and not knows_sql(pipeline):
         raise ConfigurationError("loads side by side (--shard) need a destination that knows SQL: run one load")
     adapt(pipeline.destination)
     schema = source.schema

@@ -10,7 +10,8 @@ from further_source.command import exit_codes
 from further_source.command.failures import as_further_error, hide_tracebacks
 from further_source.command.signals import Stop
 from further_source.console import show
-from further_source.destination.dataset import can_be_shared, first_wide_tables
+from further_source.destination.catalog import knows_sql
+from further_source.destination.field_records import first_wide_tables
 from further_source.destination.lease import leased
 from further_source.destination.stored import Incomplete, incomplete_executions, missing_wide_rows
 from further_source.exceptions import ConfigurationError, FurtherError
@@ -33,7 +34,7 @@ def run(options: argparse.Namespace, stop: Stop) -> int:
     settings.require_file()
     with only_load(settings.pipeline_name, settings.pipelines_dir):
         pipeline = settings.make()
-        if not can_be_shared(pipeline):
+        if not knows_sql(pipeline):
             raise ConfigurationError(f"verify: destination {settings.destination_name} knows no SQL")
         try:
             incomplete, missing = _look(pipeline)

@@ -8,39 +8,39 @@ destination and its field is recorded there. If another load beside this one was
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
-from itertools import chain, groupby
-from operator import itemgetter
+from itertools import groupby
 from typing import Any, NamedTuple, TypeVar
 
 import dlt
 from dlt.common import logger
 from dlt.common.destination.client import WithStagingDataset
-from dlt.common.destination.exceptions import DestinationException, DestinationUndefinedEntity
+from dlt.common.destination.exceptions import DestinationException
 from dlt.common.schema import Schema
-from dlt.common.schema.utils import new_table
-from dlt.destinations.fs_client import FSClientBase
-from dlt.destinations.job_client_impl import SqlJobClientBase
 
-from further_source.destination.files import table_batches
+from further_source.destination.catalog import knows_sql, make_tables, stored_types
+from further_source.destination.field_records import (
+    fields_table_name,
+    key_of_record,
+    replace_records,
+    stored_records,
+    stored_records_in_files,
+)
 from further_source.destination.lease_table import WITHOUT_UPDATES
 from further_source.destination.stored import missing_wide_rows
 from further_source.destination.strategy import Loading
 from further_source.destination.turn import in_turn
-from further_source.dlt_internals import stored_columns, update_tables
 from further_source.tables.columns import EXECUTIONS, FIELDS, MERGE_KEY, STEPS, TABLES
 from further_source.tables.executions import AnswerColumns, declared_types
 from further_source.tables.fields import NO_FIELD, NO_VALUE, ROWS_PREFIX, Field, FieldColumns
 
-__all__ = ["Dataset", "Decisions", "add_columns", "can_be_shared", "first_wide_tables"]
+__all__ = ["Dataset", "Decisions", "add_columns"]
 
 Tables = Mapping[str, Mapping[str, str]]
 """dlt data types by table and column."""
 
 _ATTEMPTS = 10
-_INSERTED_AT_ONCE = 200  # records of `fields` in a statement
-_FIELD_COLUMNS = tuple(column.name for column in FIELDS.own_columns)
 _WITHOUT_TURNS = {"postgres", "duckdb", *WITHOUT_UPDATES}  # the first two have transactions for tables
 _QUIET = {None, NO_VALUE, NO_FIELD}
 
@@ -95,7 +95,7 @@ class Dataset:
 
     @cached_property
     def _knows_sql(self) -> bool:
-        return can_be_shared(self._pipeline)
+        return knows_sql(self._pipeline)
 
     def settle(self, build: Callable[[Decisions], _T], load_id: str) -> tuple[_T, list[Field]]:
         """What `build` makes of the decisions. By then the destination has all columns and records it relies on.
@@ -133,8 +133,8 @@ class Dataset:
 
     def _kept(self, changed: Sequence[Field], removed: Sequence[Field]) -> list[Field]:
         """Records that stay as they are, and have the key of one that is removed: both would go."""
-        keys = set(map(_key, self._outdated)) - set(map(_key, changed))
-        return [field for field in self._recorded if _key(field) in keys and field not in removed]
+        keys = set(map(key_of_record, self._outdated)) - set(map(key_of_record, changed))
+        return [field for field in self._recorded if key_of_record(field) in keys and field not in removed]
 
     def read(self) -> None:
         """Asks the destination what its tables are like, and brings dlt's schema up to date."""
@@ -185,13 +185,13 @@ class Dataset:
     def _read(self) -> None:
         if self._knows_sql:
             with self._pipeline.destination_client() as client:
-                self._stored = _stored_types(client)
-                self._recorded, self._outdated = _stored_fields(client)
+                self._stored = stored_types(client)
+                self._recorded, self._outdated = stored_records(client)
             if self._wide and "row_count" in self._stored.get(STEPS.name, {}):  # somebody may have dropped it
                 self._tell_of_missing_rows()
         else:
             self._stored = {name: dict(types) for name, types in _local_types(self._schema).items()}
-            self._recorded = list(_fields_in_files(self._pipeline, self._loading.table_format))
+            self._recorded = list(stored_records_in_files(self._pipeline, self._loading.table_format))
             for field in self._recorded:
                 if field.rows_table != EXECUTIONS.name:
                     self._stored.setdefault(field.rows_table, {"row_index": "bigint"}).update(field.columns)
@@ -230,7 +230,7 @@ class Dataset:
                 staging: Any = staging_client
                 stale = [
                     name
-                    for name, types in _stored_types(staging).items()
+                    for name, types in stored_types(staging).items()
                     if any(self._stored.get(name, {}).get(column, kind) != kind for column, kind in types.items())
                 ]
                 if stale:
@@ -244,14 +244,14 @@ class Dataset:
             try:
                 self._make_fields_table()
                 with self._turn(), self._pipeline.destination_client() as client, _alone(client):
-                    stored = _stored_types(client)
-                    recorded, outdated = _stored_fields(client)
+                    stored = stored_types(client)
+                    recorded, outdated = stored_records(client)
                     if not self._is_as_decided_by(stored, recorded):
                         self._stored, self._recorded, self._outdated = stored, recorded, outdated
                         self._decisions = None
                         return False
                     add_columns(client, self._loading, wanted)
-                    _replace_fields(client, changed, removed, load_id)
+                    replace_records(client, changed, removed, load_id)
                     return True
             except DestinationException:  # another load may have made a table or a column first
                 if not attempts_left:
@@ -280,31 +280,11 @@ class Dataset:
 
 
 def add_columns(client: Any, loading: Loading, wanted: Tables) -> None:
-    """Makes tables as they are declared, or adds columns to them, with dlt's own statements."""
-    schema: Schema = client.schema.clone()
-    for name, types in wanted.items():
-        added: dict[str, Any] = {column: {"name": column, "data_type": kind} for column, kind in types.items()}
-        columns = [*loading.stored_columns(name).values(), *added.values()]
-        schema.tables.pop(name, None)
-        schema.update_table(new_table(name, write_disposition="append", columns=columns))
-    own, client.schema = client.schema, schema
-    try:
-        update_tables(client, list(wanted))
-    finally:
-        client.schema = own
-
-
-def first_wide_tables(pipeline: dlt.Pipeline) -> list[str]:
-    """The first wide table of each step that is recorded; only of destinations that know SQL."""
-    with pipeline.destination_client() as client:
-        recorded = [field for field in _stored_fields(client)[0] if field.rows_table != EXECUTIONS.name]
-        naming = client.schema.naming
-    return FieldColumns(recorded, {}, naming, 1).first_tables
-
-
-def can_be_shared(pipeline: dlt.Pipeline) -> bool:
-    """Whether several loads can add to the tables at once, which needs tables that SQL can read and alter."""
-    return pipeline.destination is not None and issubclass(pipeline.destination.client_class, SqlJobClientBase)
+    """Makes tables as they are declared, or adds columns to them, by their dlt data types."""
+    added: dict[str, list[Any]] = {
+        name: [{"name": column, "data_type": kind} for column, kind in types.items()] for name, types in wanted.items()
+    }
+    make_tables(client, {name: [*loading.stored_columns(name).values(), *more] for name, more in added.items()})
 
 
 @contextmanager
@@ -312,69 +292,8 @@ def _alone(client: Any) -> Iterator[None]:
     """One transaction, if the destination has transactions for tables; on PostgreSQL one load at a time is in here."""
     with client.maybe_ddl_transaction():
         if client.capabilities.sqlglot_dialect == "postgres":
-            client.sql_client.execute_sql(f"LOCK TABLE {_fields_table(client)} IN EXCLUSIVE MODE")
+            client.sql_client.execute_sql(f"LOCK TABLE {fields_table_name(client)} IN EXCLUSIVE MODE")
         yield
-
-
-def _stored_types(client: Any) -> dict[str, dict[str, str]]:
-    """All tables of the dataset, also those that others made."""
-    lower = client.capabilities.casefold_identifier is str.upper  # as in Snowflake
-    types: dict[str, dict[str, str]] = {}
-    with suppress(DestinationUndefinedEntity):  # no such dataset yet
-        for table, column, kind in stored_columns(client):
-            if lower:
-                table, column = table.lower(), column.lower()
-            types.setdefault(table, {})[column] = kind
-    return types
-
-
-def _fields_table(client: Any) -> str:
-    return str(client.sql_client.make_qualified_table_name(FIELDS.name))
-
-
-def _stored_fields(client: Any) -> tuple[list[Field], list[Field]]:
-    """The records of `fields`, and those that later ones have taken the place of."""
-    columns = ", ".join(client.sql_client.escape_column_name(name) for name in (*_FIELD_COLUMNS, "_dlt_load_id"))
-    try:
-        rows = client.sql_client.execute_sql(f"SELECT {columns} FROM {_fields_table(client)}")  # noqa: S608
-    except DestinationUndefinedEntity:
-        return [], []
-    return _latest((Field(*values), load_id) for *values, load_id in rows or ())
-
-
-def _key(field: Field) -> tuple[str, str | None, str | None]:
-    return field.rows_table, field.step_name, field.field
-
-
-def _latest(records: Iterable[tuple[Field, str]]) -> tuple[list[Field], list[Field]]:
-    """The last record of each field, by load, and the others."""
-    latest: dict[Any, Field] = {}
-    outdated: list[Field] = []
-    for field, _ in sorted(records, key=itemgetter(1)):
-        key = (field.rows_table.partition("__")[0], field.step_name, field.field)
-        if key in latest:
-            outdated.append(latest[key])
-        latest[key] = field
-    return list(latest.values()), outdated
-
-
-def _replace_fields(client: Any, changed: Sequence[Field], removed: Sequence[Field], load_id: str) -> None:
-    sql, table = client.sql_client, _fields_table(client)
-    name = sql.escape_column_name
-    for field in removed:
-        keys = {"rows_table": field.rows_table, "step_name": field.step_name, "field": field.field}
-        where = " AND ".join(
-            f"{name(key)} = %s" if value is not None else f"{name(key)} IS NULL" for key, value in keys.items()
-        )
-        sql.execute_sql(f"DELETE FROM {table} WHERE {where}", *(value for value in keys.values() if value is not None))  # noqa: S608
-    columns = ", ".join(map(name, (*_FIELD_COLUMNS, "_dlt_load_id")))
-    for start in range(0, len(changed), _INSERTED_AT_ONCE):
-        some = changed[start : start + _INSERTED_AT_ONCE]
-        rows = [(*(getattr(field, key) for key in _FIELD_COLUMNS), load_id) for field in some]
-        # BigQuery's client takes no None for a parameter.
-        places = ", ".join(f"({', '.join('NULL' if value is None else '%s' for value in row)})" for row in rows)
-        values = (value for value in chain.from_iterable(rows) if value is not None)
-        sql.execute_sql(f"INSERT INTO {table} ({columns}) VALUES {places}", *values)  # noqa: S608
 
 
 def _local_types(schema: Schema) -> Tables:
@@ -383,19 +302,6 @@ def _local_types(schema: Schema) -> Tables:
         for name, table in schema.tables.items()
         if name in TABLES
     }
-
-
-def _fields_in_files(pipeline: dlt.Pipeline, table_format: str | None) -> Iterator[Field]:
-    """The last record of each field; a table of files only grows."""
-    client: Any = pipeline.destination_client()
-    if not isinstance(client, FSClientBase) or FIELDS.name not in client.schema.tables:
-        return
-    records = (
-        (Field(*values), load_id)
-        for batch in table_batches(client, FIELDS.name, (*_FIELD_COLUMNS, "_dlt_load_id"), table_format)
-        for *values, load_id in zip(*(column.to_pylist() for column in batch.columns), strict=True)
-    )
-    yield from _latest(records)[0]
 
 
 def _warn(changed: Iterable[Field]) -> None:

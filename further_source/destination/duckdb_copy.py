@@ -10,9 +10,7 @@ from pathlib import Path
 
 import duckdb
 
-__all__ = ["UNCOMPRESSED", "copy_database"]
-
-UNCOMPRESSED = "SET force_compression = 'uncompressed'"
+__all__ = ["copy_database"]
 
 _COUNTED = ("duckdb_tables", "duckdb_views", "duckdb_indexes", "duckdb_sequences", "duckdb_types", "duckdb_constraints")
 

@@ -16,17 +16,17 @@ import dlt
 from dlt.common import logger
 from dlt.common.destination.client import WithStagingDataset
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
-from dlt.common.schema.utils import new_table
 from dlt.common.storages.load_package import create_load_id
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
-from further_source.destination.dataset import can_be_shared
+from further_source.destination.catalog import knows_sql, make_tables, tables_with
 from further_source.destination.strategy import loading_of
-from further_source.dlt_internals import base_tables, stored_columns, update_tables
+from further_source.dlt_internals import base_tables
 from further_source.executions import ExecutionId
 from further_source.tables.columns import EXECUTIONS, FORGOTTEN, MERGE_KEY
 
 __all__ = [
+    "UNCOMPRESSED",
     "bury",
     "erase",
     "erase_what_came_back",
@@ -37,6 +37,9 @@ __all__ = [
     "tables_to_rewrite",
     "unfinished",
 ]
+
+UNCOMPRESSED = "SET force_compression = 'uncompressed'"
+"""For what DuckDB writes while the memory of this process still has some of what is gone; see `duckdb_copy`."""
 
 _IDS_AT_ONCE = 200
 _EXTERNAL_ID = "metadata__external_id"
@@ -94,9 +97,7 @@ def mark_erased(client: Any, executions: Sequence[ExecutionId]) -> None:
     """Says in their tombstones that they are gone everywhere."""
     sql = client.sql_client
     if client.capabilities.sqlglot_dialect == "duckdb":
-        sql.execute_sql(
-            "SET force_compression = 'uncompressed'"
-        )  # the memory of this process still has some of what is gone
+        sql.execute_sql(UNCOMPRESSED)
     (erased_at,) = _columns(client, "erased_at")
     table = sql.make_qualified_table_name(FORGOTTEN.name)
     for some in _parts(executions):
@@ -127,7 +128,7 @@ def tables_to_rewrite(client: Any) -> list[str]:
 
 def erase_what_came_back(pipeline: dlt.Pipeline) -> None:
     """Erases what a load has brought back of executions that were forgotten meanwhile; to be called after each load."""
-    if not can_be_shared(pipeline):
+    if not knows_sql(pipeline):
         return
     with pipeline.destination_client() as client:
         back = _back_again(client)
@@ -151,15 +152,9 @@ def _tombstones(client: Any, condition: str = "") -> list[ExecutionId]:
 
 
 def _make_tombstones(pipeline: dlt.Pipeline, client: Any) -> None:
-    """By dlt's statements. No schema of dlt's knows the table, so that dlt never drops it."""
+    """Makes their table, which no schema of dlt's knows, so that dlt never drops it."""
     client.initialize_storage()
-    columns = loading_of(pipeline, None).stored_columns(FORGOTTEN.name)
-    own, client.schema = client.schema, client.schema.clone()
-    try:
-        client.schema.update_table(new_table(FORGOTTEN.name, write_disposition="append", columns=[*columns.values()]))
-        update_tables(client, [FORGOTTEN.name])
-    finally:
-        client.schema = own
+    make_tables(client, {FORGOTTEN.name: loading_of(pipeline, None).stored_columns(FORGOTTEN.name).values()})
 
 
 def _has_tombstones(client: Any) -> bool:
@@ -217,13 +212,8 @@ def _delete(client: Any, executions: Collection[ExecutionId]) -> Counter[str]:
 
 def _tables_of_executions(client: Any) -> list[str]:
     """All tables with both ids, but those of the tombstones."""
-    columns: dict[str, set[str]] = {}
-    with suppress(DestinationUndefinedEntity):
-        for table, column, _ in stored_columns(client):
-            columns.setdefault(table, set()).add(column.lower())
-        having = {table for table, names in columns.items() if names >= {*MERGE_KEY}}
-        return [table for table in base_tables(client) if table in having and table.lower() != FORGOTTEN.name]
-    return []
+    having = {name for name in tables_with(client, *MERGE_KEY) if name.lower() != FORGOTTEN.name}
+    return [table for table in base_tables(client) if table in having] if having else []
 
 
 def _staging_datasets(client: Any) -> list[str]:

@@ -20,9 +20,9 @@ from dlt.destinations.fs_client import FSClientBase
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from further_source.destination.appending import merge_package
+from further_source.destination.catalog import tables_with
 from further_source.destination.files import delete_load
 from further_source.destination.package_manifest import FOLLOW_UPS, copies, job_files
-from further_source.dlt_internals import stored_columns
 from further_source.tables.answer import FINAL_OUTCOMES
 from further_source.tables.columns import EXECUTIONS, FIELDS, MERGE_KEY
 
@@ -193,9 +193,4 @@ def _tables_of_executions(client: SqlJobClientBase) -> list[str]:
 
 
 def _with_executions(client: Any) -> list[str]:
-    columns: dict[str, set[str]] = {}
-    with suppress(DestinationUndefinedEntity):
-        for table, column, _ in stored_columns(client):
-            columns.setdefault(table, set()).add(column.lower())
-    having = (table for table, names in columns.items() if names >= {*MERGE_KEY, _LOAD_ID})
-    return [client.sql_client.make_qualified_table_name(table) for table in having]
+    return list(map(client.sql_client.make_qualified_table_name, tables_with(client, *MERGE_KEY, _LOAD_ID)))

@@ -8,9 +8,8 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 from dlt.common.schema.typing import TColumnSchema
-from dlt.common.schema.utils import new_table
 
-from further_source.dlt_internals import update_tables
+from further_source.destination.catalog import make_tables
 
 __all__ = ["FREE", "LEASES", "TURN", "WITHOUT_UPDATES", "LeaseTable", "Row", "end_where_idle", "is_locked"]
 
@@ -153,16 +152,11 @@ class LeaseTable:
         )
 
     def make(self) -> None:
-        """By dlt's statements, with its types. No schema of dlt's knows the table, so that dlt never drops it."""
+        """Makes the table, which no schema of dlt's knows, so that dlt never drops it."""
         self._client.initialize_storage()
         columns: list[TColumnSchema] = [
             {"name": name, "data_type": kind, "nullable": False, **({"precision": 255} if kind == "text" else {})}  # type: ignore[typeddict-item]
             for name, kind in _TYPES.items()
         ]
         columns[0]["unique"] = True  # where dlt makes such an index
-        own, self._client.schema = self._client.schema, self._client.schema.clone()
-        try:
-            self._client.schema.update_table(new_table(LEASES, write_disposition="append", columns=columns))
-            update_tables(self._client, [LEASES])
-        finally:
-            self._client.schema = own
+        make_tables(self._client, {LEASES: columns})

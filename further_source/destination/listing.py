@@ -9,7 +9,7 @@ from typing import Any
 import dlt
 from dlt.destinations.sql_client import SqlClientBase
 
-from further_source.destination.dataset import can_be_shared
+from further_source.destination.catalog import knows_sql
 from further_source.dlt_internals import is_sqlalchemy
 from further_source.exceptions import ConfigurationError, FurtherError, ManifestError
 from further_source.executions import ExecutionId
@@ -40,7 +40,7 @@ def read_executions_of_destination(pipeline: dlt.Pipeline, query: str) -> Iterat
         ManifestError: As of `manifest.read_executions_query`.
         DestinationException: The destination is away.
     """
-    if not can_be_shared(pipeline):
+    if not knows_sql(pipeline):
         name = pipeline.destination.destination_name if pipeline.destination else None
         raise ConfigurationError(
             f"executions_query: destination {name} knows no SQL; configure executions_database, where the list is"

@@ -23,6 +23,7 @@ from typing import Any
 import dlt
 from dlt.common.destination.exceptions import DestinationException
 
+from further_source.destination.forgotten import UNCOMPRESSED
 from further_source.exceptions import FurtherError
 from further_source.text import one_line
 
@@ -96,7 +97,7 @@ def _rewrite_file(file: Path) -> None:
     _unlink(plain, copy)
     try:
         with duckdb.connect(str(file)) as connection:
-            connection.execute(duckdb_copy.UNCOMPRESSED)
+            connection.execute(UNCOMPRESSED)
             duckdb_copy.copy_database(connection, plain)
             command = [sys.executable, "-m", duckdb_copy.__name__, str(plain), str(copy)]
             subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603  of ours

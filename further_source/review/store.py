@@ -14,7 +14,8 @@ from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.storages.load_package import create_load_id
 from dlt.destinations.sql_client import SqlClientBase
 
-from further_source.destination.dataset import add_columns, can_be_shared
+from further_source.destination.catalog import knows_sql
+from further_source.destination.dataset import add_columns
 from further_source.destination.strategy import loading_of
 from further_source.exceptions import ConfigurationError, FurtherError
 from further_source.review.views import CELLS_FINAL, REVIEW_CONFLICTS, Sql, cells_final_query, review_conflicts_query
@@ -38,7 +39,7 @@ class ReviewStore:
     """
 
     def __init__(self, pipeline: dlt.Pipeline) -> None:
-        if not can_be_shared(pipeline):
+        if not knows_sql(pipeline):
             raise ConfigurationError(f"review: destination {pipeline.destination.destination_name} knows no SQL")
         self._pipeline = pipeline
         self._loading = loading_of(pipeline, None)
