@@ -16,8 +16,9 @@ from further_source.pipeline import pipeline_settings, set_defaults
 from further_source.review.cells import ReviewedCell, new_queue
 from further_source.review.files import FORMATS, read_queue, write_queue
 from further_source.review.importing import RowErrors, import_reviews
-from further_source.review.page import Queue, serve
-from further_source.review.queue import cells_below, cells_below_thresholds, sampled_cells
+from further_source.review.queue import Queue
+from further_source.review.selecting import cells_below, cells_below_thresholds, sampled_cells
+from further_source.review.server import serve
 from further_source.review.store import ReviewStore
 from further_source.settings import PIPELINE_NAME
 

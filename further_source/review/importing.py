@@ -13,7 +13,7 @@ from further_source.executions import ExecutionId
 from further_source.jsontext import storable_text
 from further_source.review.cells import CELL_COLUMNS, ReviewedCell, Token
 from further_source.review.files import FilledRow
-from further_source.review.queue import cells_of_executions
+from further_source.review.selecting import cells_of_executions
 from further_source.review.store import ReviewStore
 from further_source.tables.columns import REVIEWS
 

@@ -1,147 +1,162 @@
-"""Which cells somebody is to look at: the least sure of them, or a sample over all confidences."""
+"""A queue of cells of which each is handed out once, and the verdicts on them.
+
+It is held in memory, and made anew by a restart from what has no review yet, so that a server that is killed loses
+nothing but who had which cell. A verdict is in the destination before anybody is told so.
+"""
 
 import hashlib
 import secrets
-from collections.abc import Iterator, Sequence
-from typing import Any
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from itertools import chain, islice
+from typing import NamedTuple
 
-from further_source.review.cells import CELL_COLUMNS, ReviewedCell
+from further_source.review.cells import ReviewedCell
+from further_source.review.importing import NO_VALUE, VERDICTS, review_record
+from further_source.review.selecting import cells_around
 from further_source.review.store import ReviewStore
-from further_source.review.views import CELLS_FINAL, Sql
-from further_source.tables.columns import THRESHOLDS
+from further_source.review.views import WITHDRAWN
+from further_source.tables.columns import REVIEWS
 
-__all__ = ["cells_below", "cells_below_thresholds", "cells_around", "cells_of_executions", "sampled_cells"]
+__all__ = ["Queue"]
 
-_KEYS_AT_ONCE = 500
-
-
-def cells_below(store: ReviewStore, confidence: float, limit: int | None = None) -> list[ReviewedCell]:
-    """Cells without a review, whose confidence is below this or absent; those without one first, then the least sure.
-
-    Args:
-        store: The reviews.
-        confidence: From 0 to 1.
-        limit: So many at most.
-    """
-    with store.sql() as sql:
-        where = f"({sql.columns('confidence')} IS NULL OR {sql.columns('confidence')} < %s)"
-        return list(_open_cells(sql, where, (confidence,), limit))
+_CLAIM_SECONDS = 900.0
+_NEIGHBOURS = 2  # rows before and after
 
 
-def cells_below_thresholds(store: ReviewStore, limit: int | None = None) -> list[ReviewedCell]:
-    """Cells without a review, that do not go straight through by the thresholds that were computed last.
-
-    Cells of fields that have no threshold are all among them.
-    """
-    with store.sql() as sql:
-        thresholds = sql.table(THRESHOLDS.name)
-        field = sql.columns("field", of="t")
-        passes = (
-            f"SELECT 1 FROM {thresholds} t WHERE {sql.same('t', 'f', ('step_name',))} "  # noqa: S608
-            f"AND ({field} IS NULL OR {field} = {sql.columns('field', of='f')}) "
-            f"AND {sql.columns('computed_at', of='t')} = (SELECT max({sql.columns('computed_at')}) FROM {thresholds}) "
-            f"AND {sql.columns('confidence', of='f')} >= {sql.columns('threshold', of='t')}"
-        )
-        return list(_open_cells(sql, f"NOT EXISTS ({passes})", (), limit))
+@dataclass
+class _Claim:
+    reviewer: str
+    until: float
 
 
-def _open_cells(sql: Sql, where: str, values: Sequence[Any], limit: int | None) -> Iterator[ReviewedCell]:
-    confidence = sql.columns("confidence", of="f")
-    order = f"CASE WHEN {confidence} IS NULL THEN 0 ELSE 1 END, {confidence}, {sql.columns(*CELL_COLUMNS[:7], of='f')}"
-    query = (
-        f"SELECT {_columns(sql, 'f')} FROM {sql.table(CELLS_FINAL)} f "  # noqa: S608
-        f"WHERE {sql.columns('review_verdict', of='f')} IS NULL AND {where} ORDER BY {order}"
-        + (f" LIMIT {limit:d}" if limit is not None else "")
-    )
-    return (ReviewedCell(*row) for row in sql.rows(query, *values))
+class _Done(NamedTuple):
+    reviewer: str
+    verdict: str
+    corrected: str | None
+    reason: str
 
 
-def _columns(sql: Sql, alias: str) -> str:
-    """Those of `ReviewedCell`, the value as it was extracted."""
-    extracted = {"value": "extracted_value", "value_type": "extracted_type"}
-    return ", ".join(sql.columns(extracted.get(name, name), of=alias) for name in CELL_COLUMNS)
-
-
-def sampled_cells(store: ReviewStore, size: int, seed: str | None = None) -> list[ReviewedCell]:
-    """A sample of about `size` cells, as many of each field, in which every confidence has its share.
-
-    Within a field every cell has the same chance: cells are sorted by confidence, and every so manieth is taken, from a
-    beginning drawn by lot. So the sample has no more of low confidences than there are, and what is found in the part
-    of it above a threshold holds for all cells above the threshold. Cells that are in a sample already and have a
-    verdict are left out; those that were reviewed for their low confidence are not, else these would be missing.
+@dataclass
+class Queue:
+    """Which cells are open, and who has which.
 
     Args:
-        store: The reviews.
-        size: How many; fewer where there are no more, and never less than one of a field.
-        seed: The same one gives the same sample of the same cells.
+        store: The reviews, prepared.
+        cells: The queue, in the order in which it is handed out.
+        sampled: Whether it is a sample over all confidences.
     """
-    seed = secrets.token_hex(8) if seed is None else seed
-    with store.sql() as sql:
-        group = sql.columns("step_name", "field")
-        where = (
-            f"{sql.columns('confidence')} IS NOT NULL "
-            f"AND NOT ({sql.columns('review_sampled')} AND {sql.columns('review_verdict')} IS NOT NULL)"
+
+    store: ReviewStore
+    cells: Sequence[ReviewedCell]
+    sampled: bool
+    _places: dict[str, int] = field(default_factory=dict)
+    _claims: dict[str, _Claim] = field(default_factory=dict)
+    _done: dict[str, _Done] = field(default_factory=dict)
+    _changed: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._places = {cell.fingerprint: place for place, cell in enumerate(self.cells)}
+
+    @property
+    def left(self) -> int:
+        """How many cells have no verdict."""
+        return len(self.cells) - len(self._done) - len(self._changed)
+
+    def take(self, reviewer: str, skipped: str = "") -> ReviewedCell | None:
+        """The cell that the reviewer has, or the next that nobody has; after `skipped`, if there is any there.
+
+        A cell that somebody has had for a quarter of an hour is open again.
+        """
+        with self._lock:
+            now = time.monotonic()
+            self._claims = {key: claim for key, claim in self._claims.items() if claim.until > now}
+            if skipped and (claim := self._claims.get(skipped)) and claim.reviewer == reviewer:
+                del self._claims[skipped]
+            mine = [key for key, claim in self._claims.items() if claim.reviewer == reviewer]
+            taken = mine[0] if mine else self._next_free(self._places.get(skipped, -1) + 1)
+            if taken is None:
+                return None
+            self._claims[taken] = _Claim(reviewer, now + _CLAIM_SECONDS)
+            return self.cells[self._places[taken]]
+
+    def _next_free(self, start: int) -> str | None:
+        """The first cell from that place on, and then from the beginning, that is open and nobody's."""
+        fingerprints = list(self._places)
+        turned = chain(islice(fingerprints, start, None), islice(fingerprints, start))
+        taken = (self._done, self._claims, self._changed)
+        return next((one for one in turned if not any(one in some for some in taken)), None)
+
+    def save(self, reviewer: str, fingerprint: str, verdict: str, corrected: str, reason: str) -> str | None:
+        """Stores a verdict; what is wrong with it, if anything is. By the return it is in the destination.
+
+        Sent once more, it is stored once.
+        """
+        place = self._places.get(fingerprint)
+        if place is None or verdict not in VERDICTS:
+            return "no such cell or verdict"
+        cell = self.cells[place]
+        if verdict == "corrected" and (not corrected or corrected == cell.value):
+            return f"write what the value should be, {NO_VALUE} for none"
+        said = _Done(reviewer, verdict, corrected if verdict == "corrected" else None, reason)
+        with self._lock:
+            if (done := self._done.get(fingerprint)) is not None:
+                if done == said:
+                    return None  # its answer was lost on the way
+                return f"{done.reviewer} has given it a verdict already"
+            claim = self._claims.get(fingerprint)
+            if claim and claim.reviewer != reviewer:
+                return "somebody else has this cell"
+            self._append(cell, reviewer, verdict, said.corrected, reason)
+            self._done[fingerprint] = said
+            self._claims.pop(fingerprint, None)
+        return None
+
+    def undo(self, reviewer: str) -> ReviewedCell | None:
+        """Takes back the reviewer's last verdict, and gives the cell again."""
+        with self._lock:
+            mine = (key for key, done in reversed(self._done.items()) if done.reviewer == reviewer)
+            fingerprint = next(mine, None)
+            if fingerprint is None:
+                return None
+            cell = self.cells[self._places[fingerprint]]
+            self._append(cell, reviewer, WITHDRAWN, None, None)
+            del self._done[fingerprint]
+            for key in [key for key, claim in self._claims.items() if claim.reviewer == reviewer]:
+                del self._claims[key]
+            self._claims[fingerprint] = _Claim(reviewer, time.monotonic() + _CLAIM_SECONDS)
+            return cell
+
+    def _append(
+        self, cell: ReviewedCell, reviewer: str, verdict: str, corrected: str | None, reason: str | None
+    ) -> None:
+        record = review_record(
+            cell,
+            verdict,
+            corrected_value=corrected,
+            reason=reason or None,
+            reviewer=reviewer,
+            reviewed_at=datetime.now(timezone.utc),
+            review_id=hashlib.sha256(secrets.token_bytes(16)).hexdigest()[:32],
+            sampled=self.sampled,
         )
-        final = sql.table(CELLS_FINAL)
-        sizes = [row[-1] for row in sql.rows(f"SELECT {group}, count(*) FROM {final} WHERE {where} GROUP BY {group}")]  # noqa: S608
-        of_each = _of_each(sizes, size)
-        texts = [sql.columns(name) for name in ("workflow_id", "workflow_execution_id")]
-        texts += [sql.as_text(sql.columns(name)) for name in ("step_index", "row_index")]
-        lot = sql.hashed(*texts, sql.columns("field"), sql.as_text(sql.columns("occurrence")), "%s")
-        start = _fraction(seed)
-        drawn = (
-            f"SELECT {_columns(sql, 'f')}, row_number() OVER (PARTITION BY {group} "  # noqa: S608
-            f"ORDER BY {sql.columns('confidence')}, {lot}) AS place, "
-            f"count(*) OVER (PARTITION BY {group}) AS of_field FROM {final} f WHERE {where}"
-        )
-        share = f"least({sql.as_double('of_field')}, {of_each:d}) / of_field"
-        names = {"value": "extracted_value", "value_type": "extracted_type"}
-        columns = sql.columns(*(names.get(name, name) for name in CELL_COLUMNS))
-        query = (
-            f"SELECT {columns} FROM ({drawn}) d "  # noqa: S608
-            f"WHERE floor(place * {share} + {start!r}) > floor((place - 1) * {share} + {start!r}) "
-            f"ORDER BY {sql.columns(*CELL_COLUMNS[:7])}"
-        )
-        return [ReviewedCell(*row) for row in sql.rows(query, seed)]
+        self.store.append(REVIEWS, [record])
 
+    def rows_around(self, cell: ReviewedCell) -> list[list[ReviewedCell]] | None:
+        """The cells of its row and of those before and after it, as they are now, row by row.
 
-def _fraction(seed: str) -> float:
-    """From 0 to below 1, as good as drawn by lot."""
-    return int(hashlib.sha256(seed.encode()).hexdigest()[:8], 16) / 2**32
-
-
-def _of_each(sizes: Sequence[int], size: int) -> int:
-    """How many to take of each group, at most, for about so many in all."""
-    left, level = size, 0
-    for position, of_group in enumerate(sorted(sizes)):
-        level = left // (len(sizes) - position)
-        if level < of_group:
-            break
-        left -= of_group
-    return max(level, 1)
-
-
-def cells_of_executions(store: ReviewStore, executions: Sequence[str]) -> Iterator[ReviewedCell]:
-    """All cells of executions of these ids, with the values that the API gave."""
-    with store.sql() as sql:
-        for start in range(0, len(executions), _KEYS_AT_ONCE):
-            some = executions[start : start + _KEYS_AT_ONCE]
-            query = (
-                f"SELECT {_columns(sql, 'f')} FROM {sql.table(CELLS_FINAL)} f "  # noqa: S608
-                f"WHERE {sql.columns('workflow_execution_id', of='f')} IN ({', '.join(['%s'] * len(some))})"
-            )
-            yield from (ReviewedCell(*row) for row in sql.rows(query, *some))
-
-
-def cells_around(store: ReviewStore, cell: ReviewedCell, rows: int) -> list[ReviewedCell]:
-    """The cells of its row, and of so many rows before and after it, as they are now."""
-    of_step = ("workflow_id", "workflow_execution_id", "step_index")
-    with store.sql() as sql:
-        same = " AND ".join(f"{sql.columns(name, of='f')} = %s" for name in of_step)
-        row_index = sql.columns("row_index", of="f")
-        query = (
-            f"SELECT {_columns(sql, 'f')} FROM {sql.table(CELLS_FINAL)} f "  # noqa: S608
-            f"WHERE {same} AND {row_index} BETWEEN %s AND %s"
-        )
-        values = [getattr(cell, name) for name in of_step]
-        return [ReviewedCell(*row) for row in sql.rows(query, *values, cell.row_index - rows, cell.row_index + rows)]
+        None if the cell is not there any more, or has another value: then it is taken off the queue.
+        """
+        rows: dict[int, list[ReviewedCell]] = {}
+        for one in cells_around(self.store, cell, _NEIGHBOURS):
+            rows.setdefault(one.row_index, []).append(one)
+        if all(one.fingerprint != cell.fingerprint for one in rows.get(cell.row_index, ())):
+            with self._lock:
+                self._changed.add(cell.fingerprint)
+                self._claims.pop(cell.fingerprint, None)
+            return None
+        return [rows[index] for index in sorted(rows)]

@@ -13,7 +13,7 @@ import pytest
 from further_source.review.cells import new_queue
 from further_source.review.files import read_queue, write_queue
 from further_source.review.importing import RowErrors, import_reviews
-from further_source.review.queue import cells_below, sampled_cells
+from further_source.review.selecting import cells_below, sampled_cells
 from further_source.review.store import ReviewStore
 from further_source.sandbox import cell
 from tests.review.conftest import Load

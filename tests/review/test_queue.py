@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from further_source.review.page import Queue
-from further_source.review.queue import cells_below
+from further_source.review.queue import Queue
+from further_source.review.selecting import cells_below
 from further_source.review.store import ReviewStore
 from further_source.sandbox import cell
 from tests.review.conftest import Load
