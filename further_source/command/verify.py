@@ -7,7 +7,7 @@ import dlt
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
 from further_source.command import exit_codes
-from further_source.command.failures import as_further_error, hide_tracebacks
+from further_source.command.locked import locked_pipeline
 from further_source.command.signals import Stop
 from further_source.console import show
 from further_source.destination.catalog import knows_sql
@@ -15,36 +15,25 @@ from further_source.destination.field_records import first_wide_tables
 from further_source.destination.lease import leased
 from further_source.destination.stored import Incomplete, incomplete_executions, missing_wide_rows
 from further_source.exceptions import ConfigurationError, FurtherError
-from further_source.lock import only_load
-from further_source.pipeline import PipelineSettings, pipeline_settings, set_defaults
+from further_source.pipeline import PipelineSettings
 from further_source.rebuilding import rebuild
 from further_source.run import run_in_slices
-from further_source.settings import PIPELINE_NAME
-from further_source.source import check_configured_keys, further_source
+from further_source.source import further_source
 
 __all__ = ["run"]
 
 
 def run(options: argparse.Namespace, stop: Stop) -> int:
     """Names what is incomplete, or asks the API for it again; exit code 3 where something is left."""
-    set_defaults()
-    hide_tracebacks()
-    check_configured_keys()
-    settings = pipeline_settings(PIPELINE_NAME, destination=options.destination, dataset_name=options.dataset)
-    settings.require_file()
-    with only_load(settings.pipeline_name, settings.pipelines_dir):
-        pipeline = settings.make()
+    with locked_pipeline(options) as (pipeline, settings):
         if not knows_sql(pipeline):
             raise ConfigurationError(f"verify: destination {settings.destination_name} knows no SQL")
-        try:
+        incomplete, missing = _look(pipeline)
+        if options.repair and (incomplete or missing):
+            stop.anything_to_load = True
+            with leased(pipeline):
+                _repair(pipeline, settings, incomplete, stop)
             incomplete, missing = _look(pipeline)
-            if options.repair and (incomplete or missing):
-                stop.anything_to_load = True
-                with leased(pipeline):
-                    _repair(pipeline, settings, incomplete, stop)
-                incomplete, missing = _look(pipeline)
-        except Exception as error:
-            raise as_further_error(error, pipeline) from error
     _show(incomplete, missing, as_json=options.json)
     return exit_codes.NOT_COMPLETED if incomplete or missing else exit_codes.OK
 

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -367,22 +368,30 @@ def test_a_port_that_nobody_listens_on(sandbox: Sandbox, pipeline: dlt.Pipeline)
     assert row_of(pipeline)[:3] == ("unreachable", "connection refused", 10)
 
 
+@contextmanager
+def restarting(sandbox: Sandbox, *, after: float, away: float) -> Iterator[None]:
+    """Within, the API goes away after some seconds, and comes back after some more."""
+
+    def restart() -> None:
+        time.sleep(after)
+        sandbox.stop()
+        time.sleep(away)
+        sandbox.start()
+
+    thread = threading.Thread(target=restart)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
 def test_an_api_that_restarts_in_the_middle(sandbox: Sandbox, pipeline: dlt.Pipeline) -> None:
     serve_good(sandbox)
     sandbox.serve(*BAD, DONE, after=0.2)
 
-    def restart() -> None:
-        time.sleep(0.5)
-        sandbox.stop()
-        time.sleep(0.2)
-        sandbox.start()
-
-    restarting = threading.Thread(target=restart)
-    restarting.start()
-    try:
+    with restarting(sandbox, after=0.5, away=0.2):
         load(pipeline, sandbox, initial_interval=0.2, max_interval=0.5)
-    finally:
-        restarting.join()
     assert row_of(pipeline)[0] == "completed"
     assert_neighbours_are_intact(pipeline)
 
@@ -394,18 +403,8 @@ def test_an_api_that_is_away_for_longer_than_ten_failures_take(
     for execution in [*GOOD, BAD]:
         sandbox.serve(*execution, completed(*execution, []), after=0.6)
 
-    def restart() -> None:
-        time.sleep(0.3)
-        sandbox.stop()
-        time.sleep(3)
-        sandbox.start()
-
-    restarting = threading.Thread(target=restart)
-    restarting.start()
-    try:
+    with restarting(sandbox, after=0.3, away=3):
         report = load(pipeline, sandbox, outage_patience=patience, max_interval=0.1)
-    finally:
-        restarting.join()
     assert report.ended == {expected: 7}
 
 

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -124,27 +122,16 @@ def test_one_that_is_killed_while_it_writes_the_file_anew_can_be_repeated(tmp_pa
     for name in ("a", "b"):
         serve(sandbox, name, {"x": f"value of {name}"})
     assert command.run("wf/a", "wf/b", "--quiet").returncode == 0
-    forget = [str(Path(sys.executable).with_name("further-source")), "forget", "--external-id", "X-a"]
+    forget = ("forget", "--external-id", "X-a")
 
-    def start() -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            forget,
-            cwd=command.directory,
-            env=command.env(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    process = start()
+    process = command.start(*forget, installed=True)
     until((command.directory / "further.forget1.duckdb").exists, process)
     process.send_signal(signal.SIGKILL)
     assert finish(process).returncode == -signal.SIGKILL
     assert command.query("SELECT workflow_execution_id FROM executions") == [("b",)]
     assert command.query("SELECT count(*) - count(erased_at) FROM forgotten") == [(1,)]
 
-    done = finish(start())
+    done = command.run(*forget, installed=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "  wf/a" in done.stdout.splitlines()
     assert command.query("SELECT count(*) - count(erased_at) FROM forgotten") == [(0,)]

@@ -9,22 +9,7 @@ import pytest
 
 from further_source.command.main import main
 from further_source.sandbox import Sandbox, demo_executions
-from tests.support.command import HANG, SOURCE, Command, asked, loaded, serve
-
-SCRIPT = Path(sys.executable).with_name("further-source")
-
-
-def run(command: Command, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [str(SCRIPT), *arguments],
-        cwd=command.directory,
-        env=command.env(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-        check=False,
-    )
+from tests.support.command import HANG, INSTALLED, SOURCE, Command, asked, loaded, serve
 
 
 @pytest.fixture
@@ -36,14 +21,14 @@ def command(tmp_path: Path, sandbox: Sandbox) -> Command:
 def test_load_is_what_the_script_runs(command: Command, sandbox: Sandbox, tmp_path: Path) -> None:
     serve(sandbox, "a", {"x": 1})
     other = Command(tmp_path / "other", sandbox)
-    installed, script = loaded(run(command, "load", "wf/a")), loaded(other.run("wf/a"))
+    installed, script = loaded(command.run("load", "wf/a", installed=True)), loaded(other.run("wf/a"))
 
     assert installed.stdout == script.stdout.replace(str(other.directory), str(command.directory))
     assert command.outcomes() == other.outcomes() == {"a": "completed"}
 
 
 def test_the_options_are_those_of_the_script(command: Command) -> None:
-    installed, script = loaded(run(command, "load", "--help")), loaded(command.run("--help"))
+    installed, script = loaded(command.run("load", "--help", installed=True)), loaded(command.run("--help"))
     assert installed.stdout.split()[3:] == script.stdout.split()[2:]
 
 
@@ -68,7 +53,7 @@ def test_bash_takes_the_completion(command: Command) -> None:
     script = 'eval "$(further-source --print-completion bash)"; complete -p further-source'
     done = subprocess.run(
         ["bash", "-c", script],
-        env={**command.env(), "PATH": f"{SCRIPT.parent}:{command.env()['PATH']}"},
+        env={**command.env(), "PATH": f"{INSTALLED.parent}:{command.env()['PATH']}"},
         capture_output=True,
         text=True,
         timeout=HANG,
@@ -125,7 +110,7 @@ def test_the_sandbox_lists_what_the_demo_loads(capsys: pytest.CaptureFixture[str
 
 def test_whoever_reads_no_more_sees_no_traceback(command: Command) -> None:
     done = subprocess.run(
-        ["bash", "-c", f"'{SCRIPT}' --print-completion bash | head -1"],
+        ["bash", "-c", f"'{INSTALLED}' --print-completion bash | head -1"],
         env=command.env(),
         capture_output=True,
         text=True,
@@ -138,7 +123,7 @@ def test_whoever_reads_no_more_sees_no_traceback(command: Command) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="a working directory cannot be removed there")
 def test_a_working_directory_that_is_gone_is_told(command: Command) -> None:
     done = subprocess.run(
-        ["sh", "-c", f"mkdir gone && cd gone && rmdir ../gone && exec '{SCRIPT}' verify"],
+        ["sh", "-c", f"mkdir gone && cd gone && rmdir ../gone && exec '{INSTALLED}' verify"],
         cwd=command.directory,
         env=command.env(),
         stdin=subprocess.DEVNULL,

@@ -198,29 +198,36 @@ def test_loads_side_by_side_meet_in_one_dataset(
 
 
 @pytest.fixture
-def refusals(query: Query) -> Iterator[None]:
-    """The first two times that a load makes dlt's tables, PostgreSQL says that they exist, as if another was faster."""
-    query(
-        """
-        CREATE SEQUENCE public.refused;
-        CREATE FUNCTION public.refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
-            IF strpos(current_query(), '_dlt_loads') > 0 AND nextval('public.refused') <= 2 THEN
-                RAISE duplicate_table;
-            END IF;
-        END $$;
-        CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION public.refuse();
-        SELECT 1
-        """
-    )
-    yield
+def refuse(query: Query) -> Iterator[Callable[[str, str, str], None]]:
+    """Has PostgreSQL say twice, as if another load was faster, that what a statement makes exists.
+
+    It is told the statement's tag, a text in it, and the error.
+    """
+
+    def begin(tag: str, text: str, error: str) -> None:
+        query(
+            f"""
+            CREATE SEQUENCE public.refused;
+            CREATE FUNCTION public.refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+                IF strpos(current_query(), '{text}') > 0 AND nextval('public.refused') <= 2 THEN
+                    RAISE {error};
+                END IF;
+            END $$;
+            CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('{tag}') EXECUTE FUNCTION public.refuse();
+            SELECT 1
+            """
+        )
+
+    yield begin
     query("DROP EVENT TRIGGER refuse; DROP FUNCTION public.refuse; DROP SEQUENCE public.refused; SELECT 1")
 
 
 @pytest.mark.slow
 def test_a_table_that_another_load_made_first_is_no_failure(
-    command: Command, sandbox: Sandbox, postgres: list[str], query: Query, refusals: None
+    command: Command, sandbox: Sandbox, postgres: list[str], query: Query, refuse: Callable[[str, str, str], None]
 ) -> None:
     serve(sandbox, "ex")
+    refuse("CREATE TABLE", "_dlt_loads", "duplicate_table")
 
     loaded(command.run_here("wf/ex", "--shard=1/1", *postgres))
 
@@ -228,36 +235,15 @@ def test_a_table_that_another_load_made_first_is_no_failure(
     assert query("SELECT last_value FROM public.refused")[0][0] > 2
 
 
-@pytest.fixture
-def refused_columns(query: Query) -> Iterator[None]:
-    """The first two times that a load adds the column row_count, PostgreSQL says that it exists."""
-    query(
-        """
-        CREATE SEQUENCE public.refused;
-        CREATE FUNCTION public.refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
-            IF strpos(current_query(), 'ADD COLUMN "row_count"') > 0 AND nextval('public.refused') <= 2 THEN
-                RAISE duplicate_column;
-            END IF;
-        END $$;
-        SELECT 1
-        """
-    )
-    yield
-    query("DROP EVENT TRIGGER refuse; DROP FUNCTION public.refuse; DROP SEQUENCE public.refused; SELECT 1")
-
-
 @pytest.mark.slow
 def test_a_column_that_another_load_added_first_is_no_failure(
-    command: Command, sandbox: Sandbox, postgres: list[str], query: Query, refused_columns: None
+    command: Command, sandbox: Sandbox, postgres: list[str], query: Query, refuse: Callable[[str, str, str], None]
 ) -> None:
     first, second = (ids(name for name in ("a", "b", "c", "d") if part_of(name) == index)[0] for index in (1, 2))
     serve(sandbox, first.removeprefix(f"{WORKFLOW}/"))
     loaded(command.run_here(first, "--shard=1/2", *postgres))
     query("ALTER TABLE steps DROP COLUMN row_count; SELECT 1")
-    query(
-        "CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('ALTER TABLE') "
-        "EXECUTE FUNCTION public.refuse(); SELECT 1"
-    )
+    refuse("ALTER TABLE", 'ADD COLUMN "row_count"', "duplicate_column")
     other = second.removeprefix(f"{WORKFLOW}/")
     sandbox.serve(WORKFLOW, other, completed(WORKFLOW, other, [step("Other", [{"a": cell(1, 0.5)}])]))
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from further_source.sandbox import Sandbox
-from tests.command.test_main import SCRIPT
-from tests.support.command import HANG, Command, ids, serve, until
+from tests.support.command import HANG, INSTALLED, Command, ids, serve, until
 from tests.support.slow import few_of
 
 pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
@@ -61,7 +60,7 @@ def cases() -> list[object]:
 
 def run(command: Command, arguments: str, streams: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        ["bash", "-c", f"'{SCRIPT}' {arguments} {streams}"],
+        ["bash", "-c", f"'{INSTALLED}' {arguments} {streams}"],
         cwd=command.directory,
         env=command.env(),
         capture_output=True,
@@ -106,7 +105,7 @@ def test_the_sandbox_serves_without_them(tmp_path: Path, streams: str) -> None:
         port = server.getsockname()[1]
     command = Command(tmp_path)
     process = subprocess.Popen(
-        ["bash", "-c", f"exec '{SCRIPT}' sandbox --port {port} {streams}"], cwd=command.directory, env=command.env()
+        ["bash", "-c", f"exec '{INSTALLED}' sandbox --port {port} {streams}"], cwd=command.directory, env=command.env()
     )
     try:
         until(lambda: is_served(port))
@@ -126,7 +125,7 @@ def test_no_file_gets_the_number_of_a_closed_stream(tmp_path: Path, sandbox: San
     command = Command(tmp_path, sandbox)
     serve(sandbox, "a", after=None)
     process = subprocess.Popen(
-        ["bash", "-c", f"exec '{SCRIPT}' load wf/a <&- >&- 2>&-"], cwd=command.directory, env=command.env()
+        ["bash", "-c", f"exec '{INSTALLED}' load wf/a <&- >&- 2>&-"], cwd=command.directory, env=command.env()
     )
     try:
         until(lambda: sandbox.requests)

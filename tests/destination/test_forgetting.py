@@ -2,8 +2,6 @@
 
 import json
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +10,7 @@ import pytest
 import sqlalchemy
 
 from further_source.sandbox import Sandbox
-from tests.support.command import HANG, Command, asked, serve
+from tests.support.command import Command, asked, serve
 from tests.support.deliveries import inline, store
 
 
@@ -25,7 +23,7 @@ def forgets(command: Command, sandbox: Sandbox, url: str, dataset: str) -> None:
     assert command.run_here("wf/gone", "wf/stays", *options).returncode == 0
     before = rows(url, dataset, "stays")
 
-    done = forget(command, "--external-id", "X-gone", *options[:-1], "--json")
+    done = command.run("forget", "--external-id", "X-gone", *options[:-1], "--json", installed=True)
 
     assert (done.returncode, done.stderr) == (0, "")
     told = json.loads(done.stdout)
@@ -38,19 +36,6 @@ def forgets(command: Command, sandbox: Sandbox, url: str, dataset: str) -> None:
     assert {name: len(found) for name, found in rows(url, dataset).items()} == {
         name: len(found) for name, found in before.items()
     }
-
-
-def forget(command: Command, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    program = str(Path(sys.executable).with_name("further-source"))
-    return subprocess.run(
-        [program, "forget", *arguments],
-        cwd=command.directory,
-        env=command.env(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-    )
 
 
 def rows(url: str, dataset: str, execution_id: str = "") -> dict[str, list[str]]:
@@ -115,7 +100,7 @@ def test_a_lake_refuses_in_a_line_and_nothing_is_touched(table_format: str, tmp_
 
     before = files()
 
-    done = forget(command, "wf/gone", "--destination", "filesystem", "--inbox", str(inbox))
+    done = command.run("forget", "wf/gone", "--destination", "filesystem", "--inbox", str(inbox), installed=True)
 
     assert (done.returncode, done.stdout) == (2, "")
     [line] = done.stderr.splitlines()

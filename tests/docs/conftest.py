@@ -1,4 +1,4 @@
-"""The two executions that the examples load."""
+"""What the documentation loads: two executions, or the demo."""
 
 import csv
 from collections.abc import Callable, Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from further_source.sandbox import Sandbox, cell, completed, step
+from tests.support.command import Command, loaded
 
 Submit = Callable[[Path], None]
 
@@ -31,3 +32,12 @@ def submit() -> Submit:
             csv.writer(file).writerows(rows)
 
     return write
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """A directory into which the demo is loaded."""
+    command = Command(tmp_path_factory.mktemp("demo"))
+    command.settings = {}
+    loaded(command.run("--demo", "--quiet"))
+    return command

@@ -31,14 +31,6 @@ def shown() -> dict[str, str]:
     return {re.sub(UV, "", one.code.strip()): two.code for one, two in following if two.language == "output"}
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    command = Command(tmp_path_factory.mktemp("demo"))
-    command.settings = {}
-    loaded(command.run("--demo", "--quiet"))
-    return command
-
-
 def run(demo: Command, arguments: str) -> "subprocess.CompletedProcess[str]":
     dlt = Path(sys.executable).with_name("dlt.exe" if os.name == "nt" else "dlt")
     return subprocess.run(

@@ -24,14 +24,6 @@ SECONDS = 300  # the environment may have to be made
 pytestmark = pytest.mark.skipif(UV is None, reason="needs uv")
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    command = Command(tmp_path_factory.mktemp("demo"))
-    command.settings = {}
-    loaded(command.run("--demo", "--quiet"))
-    return command
-
-
 def start(
     demo: Command, verb: str, *options: str, of: str = "--file further_demo.duckdb", **settings: str
 ) -> "subprocess.Popen[str]":

@@ -24,6 +24,7 @@ from further_source.jsontext import dumps
 from further_source.sandbox import Sandbox, cell, completed, step
 
 LOAD = Path(__file__).resolve().parents[2] / "pipelines" / "load.py"
+INSTALLED = Path(sys.executable).with_name("further-source")
 HANG = 120  # seconds after which something hangs, however slow the machine
 WORKFLOW = "wf"
 SOURCE = "SOURCES__FURTHER_SOURCE__"
@@ -31,7 +32,7 @@ _KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV", "COVER
 
 
 class Command:
-    """Runs `pipelines/load.py` in a directory of its own, against a sandbox, in a hurry.
+    """Runs `pipelines/load.py`, or what is `installed`, in a directory of its own, against a sandbox, in a hurry.
 
     `settings` are keys of the source; `environment` is whatever else. What is None is not set.
     """
@@ -64,21 +65,22 @@ class Command:
         env |= self.environment
         return {name: str(value) for name, value in env.items() if value is not None}
 
-    def start(self, *arguments: str, **popen: Any) -> "subprocess.Popen[str]":
+    def start(self, *arguments: str, installed: bool = False, **popen: Any) -> "subprocess.Popen[str]":
         pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         settings = popen.pop("settings", {})
         return subprocess.Popen(
-            [sys.executable, str(LOAD), *arguments],
+            [*([str(INSTALLED)] if installed else [sys.executable, str(LOAD)]), *arguments],
             cwd=self.directory,
             env=self.env(**settings),
             encoding="utf-8",
             **{**pipes, **popen},
         )
 
-    def run(self, *arguments: str, stdin: str | None = None, **settings: Any) -> "subprocess.CompletedProcess[str]":
-        with self.start(
-            *arguments, settings=settings, stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE
-        ) as process:
+    def run(
+        self, *arguments: str, stdin: str | None = None, installed: bool = False, **settings: Any
+    ) -> "subprocess.CompletedProcess[str]":
+        stdin_pipe = subprocess.DEVNULL if stdin is None else subprocess.PIPE
+        with self.start(*arguments, installed=installed, settings=settings, stdin=stdin_pipe) as process:
             return finish(process, stdin)
 
     def run_here(self, *arguments: str, stdin: str = "", **settings: Any) -> "subprocess.CompletedProcess[str]":
