@@ -3,12 +3,12 @@
 from typing import Any
 
 from further_source.destination.dialects import adapt_dialects
-from further_source.destination.postgres import keep_empty_texts
+from further_source.destination.postgres import adapt_postgres
 
 __all__ = ["adapt"]
 
 
 def adapt(destination: Any) -> None:
     """Before anything is loaded into it: makes the destination load everything as it is."""
-    keep_empty_texts(destination)
+    adapt_postgres(destination)
     adapt_dialects(destination)

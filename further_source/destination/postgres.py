@@ -1,4 +1,4 @@
-"""Keeps empty texts in PostgreSQL from becoming null, and a load whose lease was lost from writing; makes indexes.
+"""dlt's PostgreSQL with what these loads need of it: empty texts kept, lost leases noticed, indexes made.
 
 dlt loads CSV with `COPY … FORCE_NULL`, which makes null of an empty field even if it is in quotes. dlt's own writer of
 CSV needs that. The writer of arrow tables does not: it puts texts in quotes and writes nothing for null, so that `COPY`
@@ -7,8 +7,8 @@ without `FORCE_NULL` can tell them apart.
 A process that stood still for longer than its lease may go on in the middle of a load. So each transaction of a load
 locks the row of the lease first, and fails if another load has it.
 
-Loads delete rows of executions by both ids. Without an index PostgreSQL reads each table from end to end for that, so
-each table gets one, and the planner is told what a load replaces before it chooses.
+Tables get indexes as they are made, and the planner is told what a load replaces before it merges; see
+`postgres_indexes`.
 """
 
 import copy
@@ -18,44 +18,31 @@ from functools import cache
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any
 
-from dlt.common import logger
 from dlt.common.destination.client import JobClientBase
-from dlt.common.destination.exceptions import DestinationException, DestinationTerminalException
+from dlt.common.destination.exceptions import DestinationException
 from dlt.common.destination.reference import DestinationReference
 from dlt.destinations import postgres
 
 from further_source.destination.lease import Lease, lease_of_client
-from further_source.tables.columns import MERGE_KEY, TABLES
-from further_source.tables.fields import ROWS_PREFIX
+from further_source.destination.postgres_indexes import is_merged, make_indexes, tell_planner
 
 if TYPE_CHECKING:
     from dlt.destinations.impl.postgres.postgres import PostgresClient
     from dlt.destinations.typing import DBTransaction
 
-__all__ = ["EMPTY_TEXTS", "keep_empty_texts"]
+__all__ = ["EMPTY_TEXTS", "adapt_postgres"]
 
 EMPTY_TEXTS = "x-empty-texts-in-quotes"
 """The hint for tables whose CSV has empty texts in quotes, and nothing for null."""
 
 _TYPE = "dlt.destinations.postgres"
-_MERGED = frozenset(table.name for table in TABLES.values() if table.merge_key)
-_WITHOUT_INDEX = """
-    SELECT c.relname FROM pg_class c
-    JOIN pg_namespace n ON n.oid = c.relnamespace
-    JOIN pg_attribute one ON one.attrelid = c.oid AND one.attname = %s
-    JOIN pg_attribute other ON other.attrelid = c.oid AND other.attname = %s
-    WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND NOT EXISTS (
-        SELECT 1 FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL
-        AND i.indkey[0] IN (one.attnum, other.attnum) AND i.indkey[1] IN (one.attnum, other.attnum)
-    )
-"""
 
 
-def keep_empty_texts(destination: Any) -> None:
-    """If the destination is dlt's PostgreSQL, makes it load tables with the hint as they are; else does nothing.
+def adapt_postgres(destination: Any) -> None:
+    """If the destination is dlt's PostgreSQL, has it load by the classes here; else does nothing.
 
-    It then loads nothing for a lease that was lost, either. It changes the object itself, and what dlt makes of the
-    destination's name, because a pipeline may get either of them once more for the load.
+    Changes the object itself, and what dlt makes of the destination's name, because a pipeline may get either of them
+    once more for the load.
     """
     if type(destination) is postgres:
         DestinationReference.register(_Postgres, _TYPE)
@@ -91,7 +78,7 @@ def _client_class() -> "type[PostgresClient]":
         def maybe_transaction(self, sql: str) -> Iterator[None]:
             with self._sql_client.begin_transaction():  # dlt would send the statements alone
                 with self._job_client.with_staging_dataset() as staging:  # type: ignore[attr-defined]
-                    _tell_planner(staging.sql_client, self.load_table_name)
+                    tell_planner(staging.sql_client, self.load_table_name)
                 yield
 
     class LeasedSqlClient(Psycopg2SqlClient):
@@ -127,50 +114,13 @@ def _client_class() -> "type[PostgresClient]":
         ) -> Any:
             update = super().update_stored_schema(only_tables, expected_update, force)
             if not self.in_staging_dataset_mode:  # that holds one load at most, all of which is read
-                _make_indexes(self.sql_client)
+                make_indexes(self.sql_client)
             return update
 
         def create_load_job(self, table: Any, file_path: str, load_id: str, restore: bool = False) -> Any:
             job = super().create_load_job(table, file_path, load_id, restore)
-            if isinstance(job, SqlLoadJob) and _is_merged(table["name"]):
+            if isinstance(job, SqlLoadJob) and is_merged(table["name"]):
                 return Merge(file_path)
             return Copy(file_path) if isinstance(job, PostgresCsvCopyJob) and table.get(EMPTY_TEXTS) else job
 
     return Client
-
-
-def _make_indexes(sql: Any) -> None:
-    """Makes an index on the ids of executions for each table that loads merge into and that has none.
-
-    Other loads may do so at the same time, and one of them at a time makes one. Who may not make any loads without.
-    """
-    for name in _without_index(sql):
-        table = sql.make_qualified_table_name(name)
-        try:
-            with sql.begin_transaction():
-                sql.execute_sql(f"LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE")
-                if name in _without_index(sql):
-                    sql.execute_sql(f"CREATE INDEX ON {table} ({_keys(sql)})")
-        except DestinationTerminalException as error:
-            logger.info(f"{table} gets no index, and is read from end to end by each load that replaces: {error}")
-
-
-def _without_index(sql: Any) -> list[str]:
-    rows = sql.execute_sql(_WITHOUT_INDEX, *MERGE_KEY, sql.dataset_name)
-    return [name for (name,) in rows if _is_merged(name)]
-
-
-def _is_merged(table: str) -> bool:
-    return table in _MERGED or table.startswith(ROWS_PREFIX)
-
-
-def _tell_planner(sql: Any, staging_table: str) -> None:
-    """Has PostgreSQL count the executions in a staging table: it would take them for many, and read all of the other.
-
-    That takes about 10 ms. Where it is not done, DELETE took 490 ms at a million cells, with it and the index 16 ms.
-    """
-    sql.execute_sql(f"ANALYZE {sql.make_qualified_table_name(staging_table)} ({_keys(sql)})")
-
-
-def _keys(sql: Any) -> str:
-    return ", ".join(map(sql.escape_column_name, MERGE_KEY))
