@@ -213,7 +213,11 @@ def _deliveries(
 def _ledger(
     listed: Sequence[ExecutionId], table_format: str | None, *, seen: bool = False, client: Any = None
 ) -> Ledger | None:
-    """What the destination holds of the list; None where this load does not keep the ledger, so that all is asked."""
+    """What the destination holds of the list; None where this load does not keep the ledger, so that all is asked.
+
+    Args:
+        seen: As of `read_ledger`; so is `client`.
+    """
     if "executions" not in dlt.current.source().resources.selected:
         return None
     if not listed or _drops():  # the tombstones of `forget` are not dropped

@@ -87,12 +87,12 @@ class _Run:
         self.abandoned: LoadPackageStateInjectableContext | None = None
         self._in_slices = in_slices
         self._alone = alone
-        self._replaces = False  # may, by this load
+        self._replaces = False  # whether the load that is extracted may replace rows
         self._stop = stop
         self._on_progress = on_progress
         self._shared = shared
         self._opened: Opened | None = None
-        self._loaded_next: list[ExecutionId] = []  # have ended, by the answers of this load
+        self._loaded_next: list[ExecutionId] = []  # are loaded as ended once that load is
         self._file = file
 
     @property
@@ -232,12 +232,13 @@ def _choose_workers(loading: Loading, tables: int) -> None:
         dlt.config["load.workers"] = _chosen_workers = workers
 
 
-_in_slices: ContextVar[_Run | None] = ContextVar("further_source_run", default=None)
+_sliced_run: ContextVar[_Run | None] = ContextVar("further_source_run", default=None)
+"""The run of `run_in_slices` whose load is being extracted."""
 
 
 def pages_of_load(plan: Plan) -> Iterator["Page"]:
     """What one load takes, from inside its extraction: the next slice of `run_in_slices`, or all to the end."""
-    run = _in_slices.get()
+    run = _sliced_run.get()
     if run is not None:
         yield from run.pages(plan)
         return
@@ -248,11 +249,11 @@ def pages_of_load(plan: Plan) -> Iterator["Page"]:
 
 @contextmanager
 def _as_slices_of(run: _Run) -> Iterator[None]:
-    token = _in_slices.set(run)
+    token = _sliced_run.set(run)
     try:
         yield
     finally:
-        _in_slices.reset(token)
+        _sliced_run.reset(token)
 
 
 def run_in_slices(

@@ -20,19 +20,25 @@ class NotCompleted:
 
 @dataclass
 class Report:
-    """How a run went: executions by `poll_outcome`, and records by table.
+    """How a run went.
 
-    `ended` are those loaded in this run, `earlier` those not asked because they were loaded before, `kept` those
-    asked again by `reload` that gave no new ending, with the outcome they keep. `unreachable_error` is the error
-    of the last one that was unreachable. `not_completed` are the first few of `ended` that did not complete, of each
-    outcome. `loaded` of `ended` are in the destination, the last since `loaded_at` (seconds since the epoch). `polling`
-    is how polling stands, and changes at any time until it is over. `forgotten` are never asked. `listed` are the
-    listed ones, and those that were delivered without being listed.
-
-    Of an inbox `deliveries` counts what was `delivered`, how many of these were `doubled` (of an execution that was
-    loaded or delivered before), documents that were `quarantined`, and executions: `reconciled` are those that ended by
-    the API's answer because no delivery had settled them, `never_delivered` the listed ones that no delivery came for
-    in time, `awaited` those for which one may still come.
+    Attributes:
+        listed: How many executions are listed, or were delivered without being listed.
+        ended: Those that ended in this run, by `poll_outcome`.
+        earlier: Those that are not asked, because they were loaded before, by `poll_outcome`.
+        kept: Those that `reload` asked again and that gave no new ending, by the `poll_outcome` they keep.
+        forgotten: How many are not asked, because they were forgotten.
+        unreachable: How many of `ended` and `kept` were unreachable when they were asked.
+        unreachable_error: The error of the last of these.
+        not_completed: The first few of `ended` that did not complete, of each outcome.
+        rows: Records by table.
+        deliveries: Of an inbox: deliveries that were `delivered`, how many of these were `doubled` (of an execution
+            loaded or delivered before), documents that were `quarantined`, and executions that were `reconciled` (ended
+            by the API's answer, because no delivery had settled them), `never_delivered` (listed, and no delivery came
+            in time) or `awaited` (listed, and a delivery may still come).
+        loaded: How many of `ended` are in the destination.
+        loaded_at: Since when the last of these are, in seconds since 1970.
+        polling: How polling stands; changes at any time until polling is over.
     """
 
     listed: int = 0

@@ -4,7 +4,9 @@ import argparse
 import math
 from urllib.parse import urlsplit
 
-__all__ = ["DEFAULT_PORT", "DESCRIPTION", "PUSH_FAULTS", "PUSH_FORMATS", "add_arguments", "port"]
+from further_source.usage import port
+
+__all__ = ["DEFAULT_PORT", "DESCRIPTION", "PUSH_FAULTS", "PUSH_FORMATS", "add_arguments"]
 
 DEFAULT_PORT = 8765
 DESCRIPTION = "Serves a local stand-in of the Further AI API."
@@ -34,13 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--list", action="store_true", help="print the demo executions, one WORKFLOW_ID/EXECUTION_ID a line"
     )
-
-
-def port(text: str) -> int:
-    """The port that an argument names."""
-    if not (text.isdecimal() and int(text) <= 65535):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port")
-    return int(text)
 
 
 def _rate(text: str) -> float:

@@ -30,7 +30,7 @@ LEASE_SECONDS = 180.0  # after which a machine that died keeps no other one out
 
 MAX_ANSWER_BYTES = 1_000_000_000  # inflated
 
-DELIVERY_HOSTS = ("*.blob.core.windows.net",)  # the documented example is of one there
+DELIVERY_HOSTS = ("*.blob.core.windows.net",)  # the API's documented signed URL is on one of these
 MAX_LIST_BYTES = 1_000_000_000  # inflated
 MAX_LIST_LINES = 10_000_000
 MAX_LIST_LINE = 1_000_000  # characters

@@ -41,7 +41,7 @@ __all__ = [
     "rebuilding_source",
 ]
 
-keep_inner_hints()
+keep_inner_hints()  # now: dlt looks at hints before it calls anything here
 
 
 @dlt.source(name=SOURCE_NAME, section=SOURCE_NAME)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from further_source.console import show, tell
 
-__all__ = ["EXIT_USAGE", "OneLineParser"]
+__all__ = ["EXIT_USAGE", "OneLineParser", "port"]
 
 EXIT_USAGE = 2
 
@@ -34,3 +34,14 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         tell(self.called, message)
         raise SystemExit(EXIT_USAGE)
+
+
+def port(text: str) -> int:
+    """The port that an argument names; 0 for any.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    if not (text.isdecimal() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port")
+    return int(text)

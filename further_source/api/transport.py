@@ -47,10 +47,13 @@ class HttpAnswer(NamedTuple):
 
 
 class NoAnswer(NamedTuple):
+    """Why there was no HTTP answer, in our own words and without the URL."""
+
     reason: str
 
 
 def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its name or address alone."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
@@ -58,7 +61,17 @@ def is_loopback(host: str) -> bool:
 
 
 class Transport:
-    """Sends one request to one host, and cuts it at its deadline."""
+    """Sends requests to one host, and cuts each at its deadline. Safe to call from `max_workers` threads at once.
+
+    Args:
+        base_url: What the paths of requests are appended to.
+        request_timeout: Seconds for one whole exchange, body included.
+        max_workers: How many connections are kept open for reuse.
+        max_answer_bytes: How large an answer may be, inflated.
+
+    Raises:
+        ConfigurationError: The environment names a bundle of certificates that does not exist.
+    """
 
     def __init__(self, base_url: str, request_timeout: float, max_workers: int, max_answer_bytes: int) -> None:
         self._base_url = base_url
@@ -82,6 +95,7 @@ class Transport:
     def exchange(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> HttpAnswer | NoAnswer:
+        """Sends a request and reads its answer, within `request_timeout`; never raises for what the network does."""
         request = requests.Request(
             method, self._base_url + path, headers={**self._headers, **headers}, data=body
         ).prepare()

@@ -10,4 +10,5 @@ ALREADY_RUNNING = 75
 
 
 def of_signal(number: int) -> int:
+    """As shells have it, for a process that a signal ended."""
     return 128 + number

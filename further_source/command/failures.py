@@ -44,18 +44,15 @@ def exit_code_of(error: FurtherError) -> int:
 
 
 def hide_tracebacks() -> None:
-    """Keeps them out of dlt's log, and what fails of a lost lease, unless its level is INFO or lower."""
+    """Keeps tracebacks out of dlt's log, and errors that only follow from a lost lease, unless its level is INFO."""
     if not logger.LOGGER.isEnabledFor(logging.INFO):
         logger.LOGGER.addFilter(_without_traceback)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """A filter of loggers: takes out tracebacks, which dlt logs in the message too, and control characters.
-
-    And what dlt says wherever the destination is another one than the last time: somebody wanted that.
-    """
+    """A filter of loggers: takes out control characters, and tracebacks, which dlt logs in the message too."""
     if record.funcName == "_state_to_props":
-        return False
+        return False  # it tells that the destination is not the one of the last run, which somebody wanted
     message = record.getMessage().partition("Traceback (most recent call last)")[0].rstrip()
     record.msg, record.args = "\n".join(map(printable, message.splitlines())), None
     record.exc_info = record.exc_text = None

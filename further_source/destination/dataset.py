@@ -68,7 +68,7 @@ class Dataset:
         pipeline: The pipeline that loads.
         loading: How it loads.
         schema: The schema of the source that is extracted; brought up to date with the destination.
-        wide: Whether wide tables are loaded, so that one is told where what is there lacks rows of them.
+        wide: Whether wide tables are loaded; then rows that they lack of what is loaded already are told of.
         shared: Whether other loads write to the dataset at the same time.
     """
 

@@ -48,8 +48,8 @@ def is_loaded(pipeline: dlt.Pipeline, load_id: str) -> bool:
 def begin_anew(pipeline: dlt.Pipeline, packages: PackageStorage, load_id: str) -> None:
     """Makes a package such that dlt loads it from its first file, and takes back what was appended of it.
 
-    What was appended of executions to tables that loads merge into goes as they are merged. Files of tables of which
-    nothing can be taken back (without load ids, of other sources) stay as they are.
+    Nothing need be taken back in tables that loads merge into: the merge removes it. Files of tables in which nothing
+    can be taken back (those without load ids, of other sources) stay as they are.
     """
     merge_package(packages, load_id)
     directory = Path(packages.storage.make_full_path(packages.get_package_path(load_id)))

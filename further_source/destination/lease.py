@@ -53,7 +53,11 @@ _SHARD = re.compile(r"_shard_(\d+)_of_(\d+)$")
 
 
 class Part(NamedTuple):
-    """What a load loads: its part of the list, and how many parts there are; 0 for loads that others know to differ."""
+    """What a load loads: its part of the list, and how many parts there are.
+
+    `parts` is 0 for loads that share a dataset under pipeline names of their own; whoever starts them sees to it that
+    no execution is in two of them.
+    """
 
     name: str
     parts: int

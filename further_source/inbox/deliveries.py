@@ -36,9 +36,10 @@ class Deliveries:
     Args:
         inbox: Where they are stored.
         urls: Fetches what is behind the URLs of deliveries in the format `url`.
-        held: Which of some executions the destination holds as ended, or were forgotten.
-        forgotten: Which of some that `held` was asked for were forgotten. Their deliveries are deleted where others are
-            put away.
+        held: Tells which of some executions need not be loaded: the destination holds them as ended, or they were
+            forgotten.
+        forgotten: Tells which of some executions, for which `held` was asked before, were forgotten. Their deliveries
+            are deleted where others are put away.
         terminal_statuses: In lower case.
         max_bytes: How large a delivery may be, unpacked.
         max_workers: How many files are read, and URLs fetched, at once.
@@ -144,7 +145,7 @@ class Deliveries:
         self.counts["quarantined"] += 1
         self._inbox.quarantine(document, str(problem))
         if document.line is None:
-            self._files.forget(document.file)  # it has gone elsewhere
+            self._files.gone(document.file)
 
     # Deciding
 
@@ -269,7 +270,8 @@ class _Files:
     def end(self, name: str) -> None:
         self._put_away([name])
 
-    def forget(self, name: str) -> None:
+    def gone(self, name: str) -> None:
+        """It was moved elsewhere."""
         self._left.pop(name, None)
 
     def drop(self, name: str, execution: ExecutionId) -> None:

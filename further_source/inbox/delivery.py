@@ -66,7 +66,11 @@ def read_delivery(body: bytes) -> Delivery:
 
 
 def _head_of_any(body: bytes) -> Mapping[str, Any]:
-    """The whole of it, or why it cannot be read: not all that is read here is plain JSON."""
+    """The whole delivery, which is not as documented, or holds what is no plain JSON.
+
+    Raises:
+        NoDelivery: It is no JSON object.
+    """
     if not body.strip():
         raise NoDelivery("it is empty")
     payload = _payload(body)
@@ -96,7 +100,7 @@ _read_steps = msgspec.json.Decoder(list[_UrlStep]).decode
 _read_data = msgspec.json.Decoder(_UrlData).decode
 _read_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _read_objects = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
-_ODD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What is raised where a delivery is of another shape, or holds what is no plain JSON."""
 
 
@@ -108,7 +112,7 @@ def urls_of(delivery: Delivery) -> dict[int, str]:
     """
     try:
         steps = _read_steps(_read_head(delivery.body).steps)
-    except _ODD:
+    except _UNREADABLE:
         found = _steps_of(_payload(delivery.body))
         return {index: step["data"]["url"] for index, step in enumerate(found) if _has_url(step)}
     return {index: url for index, step in enumerate(steps) if (url := _url(step.data)) is not None}
@@ -117,7 +121,7 @@ def urls_of(delivery: Delivery) -> dict[int, str]:
 def _url(data: msgspec.Raw) -> str | None:
     try:
         found = _read_data(data)
-    except _ODD:
+    except _UNREADABLE:
         return None
     return found.url if found.data is msgspec.UNSET else None
 
@@ -140,7 +144,7 @@ def read_payload(delivery: Delivery, data: Mapping[int, bytes]) -> dict[str, Any
     try:
         top = dict(_read_object(delivery.body))
         steps = _read_objects(top["steps"])
-    except _ODD:
+    except _UNREADABLE:
         payload = _payload(delivery.body)
         found = _steps_of(payload)
         for index, text in texts.items():
@@ -176,7 +180,7 @@ def _checked_data(text: bytes) -> bytes:
         raise ValueError("neither a JSON object nor a list")
     try:
         msgspec.json.decode(text, type=msgspec.Raw)
-    except _ODD:
+    except _UNREADABLE:
         jsontext.loads(text)
     return text
 

@@ -87,7 +87,7 @@ class WorstCell(NamedTuple):
 
 
 class Through(NamedTuple):
-    """What would go straight through at a threshold: cells of at least this confidence, documents of such cells alone.
+    """What would go straight through at a threshold: cells of at least this confidence, and documents of no others.
 
     `error` is the share of wrong cells among those, as far as reviews tell it, else None.
     """

@@ -45,4 +45,5 @@ def _text(value: object) -> str:
 
 
 def document(html: ElementTree.Element) -> str:
+    """The whole file of an `html` element."""
     return "<!DOCTYPE html>\n" + ElementTree.tostring(html, encoding="unicode", method="html") + "\n"

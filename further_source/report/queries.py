@@ -197,6 +197,7 @@ def translated(query: str, client: SqlClientBase[Any]) -> str:
 
 
 def rows(query: str, client: SqlClientBase[Any]) -> Iterator[tuple[Any, ...]]:
+    """What the destination answers to a query in DuckDB's dialect."""
     with client.execute_query(translated(query, client)) as cursor:
         yield from cursor.fetchall()
 

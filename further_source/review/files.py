@@ -13,7 +13,7 @@ from further_source.exceptions import ConfigurationError
 from further_source.review.cells import CELL_COLUMNS, ReviewedCell, Token
 from further_source.review.spreadsheet import defused, restored
 
-__all__ = ["COLUMNS", "FORMATS", "LABELING", "FilledRow", "read_queue", "write_queue"]
+__all__ = ["COLUMNS", "FORMATS", "VERDICT_COLUMNS", "FilledRow", "read_queue", "write_queue"]
 
 FORMATS = (".csv", ".xlsx", ".json")
 VERDICT_COLUMNS = ("verdict", "corrected_value", "reason", "reviewer")
@@ -22,18 +22,6 @@ COLUMNS = ("cell", *CELL_COLUMNS, *VERDICT_COLUMNS)
 _XLSX_MAX_ROWS = 1_048_575
 _XLSX_MAX_TEXT = 32_767
 _CONTROLS = {code: "\ufffd" for code in range(32) if chr(code) not in "\t\n\r"}
-
-LABELING = """<View>
-  <Header value="$field: $value"/>
-  <Choices name="verdict" toName="value" choice="single" required="true">
-    <Choice value="correct"/><Choice value="corrected"/><Choice value="unreadable"/>
-  </Choices>
-  <Text name="value" value="$value"/>
-  <TextArea name="corrected_value" toName="value" maxSubmissions="1"/>
-  <TextArea name="reason" toName="value" maxSubmissions="1"/>
-</View>
-"""
-"""The labeling configuration of a Label Studio project for these tasks."""
 
 
 @dataclass(frozen=True)

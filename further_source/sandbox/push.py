@@ -35,9 +35,9 @@ class PushSettings:
         url: The endpoint.
         format: `inline`, or `url` for signed URLs in place of each step's data.
         headers: Sent with each, as the one with the key.
-        faults: Of `doubled`, `reordered`, `dropped`, `expired` (only in the format `url`) and `truncated`. Of N given,
-            each in turn befalls every N+1st execution, and as many are delivered as they should be. None among them
-            befalls nobody, and makes the share of the others smaller.
+        faults: Of `doubled`, `reordered`, `dropped`, `expired` (only in the format `url`) and `truncated`. Of N faults,
+            each befalls one execution in N + 1, and one in N + 1 is delivered as it should be. A None among them stands
+            for no fault, so that more are delivered as they should be.
     """
 
     url: str

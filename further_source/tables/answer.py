@@ -35,7 +35,6 @@ __all__ = [
     "Block",
     "Step",
     "blocks_of",
-    "number_of",
     "normalize_steps",
     "unpack_cell",
     "with_fields_once",

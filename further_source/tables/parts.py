@@ -17,10 +17,10 @@ _BATCH_BYTES = 100_000  # are parsed at once: what comes of them stays in the pr
 def in_parts(
     answers: Iterable[Answer], part_bytes: int = _PART_BYTES, batch_bytes: int = _BATCH_BYTES
 ) -> Iterator[list[Answer]]:
-    """The answers with all their rows read, one list or more.
+    """The answers with all their rows read, in one list or more.
 
-    Of one with rows that have not been read come parts with some of them, in order, then the answer itself, without.
-    All that is not of rows (its own record, those of its steps, what it replaces) is the answer's alone.
+    An answer with unread rows comes as parts, each with some of these rows, in order. After its parts comes the answer
+    itself, without rows: it alone stands for its record, those of its steps, and what it replaces.
 
     Args:
         part_bytes: How much text of unread rows goes into a list.

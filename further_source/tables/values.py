@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from further_source import jsontext
-from further_source.tables.answer import number_of
+from further_source.jsontext import number_of
 
 __all__ = ["Types", "routed"]
 

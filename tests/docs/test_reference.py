@@ -19,6 +19,8 @@ from further_source.command.arguments.parser import command_parser, parse
 from further_source.command.display import _OUTCOMES, summary_document
 from further_source.destination.lease import configured_seconds
 from further_source.pipeline import PipelineSettings
+from further_source.review.files import VERDICT_COLUMNS
+from further_source.review.importing import VERDICTS
 from further_source.run import SLICE_BYTES
 from further_source.sandbox import Sandbox
 from further_source.settings import DATASET_NAME, POLLING_PRESETS, SOURCE_NAME
@@ -122,6 +124,14 @@ def test_the_commands_that_are_shown_are_right(document: Path) -> None:
                 _, found, arguments = line.partition(name)
                 if found:
                     parse(command_parser(), [*prefix, *shlex.split(arguments.partition(" >>")[0], comments=True)])
+
+
+def test_the_labeling_configuration_gives_what_the_import_reads() -> None:
+    [block] = page("review").blocks("xml")
+
+    assert re.findall(r'<Choice value="(\w+)"', block.code) == list(VERDICTS)
+    assert re.findall(r'<(?:Choices|TextArea) name="(\w+)"', block.code) == ["verdict", "corrected_value", "reason"]
+    assert {"verdict", "corrected_value", "reason"} <= set(VERDICT_COLUMNS)
 
 
 # The configuration

@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from further_source.command.arguments import types
-from further_source.sandbox_arguments import port
+from further_source.usage import port
 
 __all__ = ["API_KEY_VARIABLES", "RECEIVE", "VARIABLE", "add_receive"]
 
