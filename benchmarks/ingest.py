@@ -23,7 +23,7 @@ from benchmarks.payloads import WORKFLOW_ID, bodies, execution_ids
 from benchmarks.serve import TOKEN, serving
 from further_source import further_pipeline, further_source, run_in_slices
 
-importlib.import_module("further_source.records")  # as the source does when it is called
+importlib.import_module("further_source.run.records")  # as the source does when it is called
 pa.array(["text"])  # imports what it needs with the first text
 _PATH = f"/api/v1/workflow-builder/workflows/{WORKFLOW_ID}/executions"
 

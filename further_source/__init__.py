@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from further_source.pipeline import further_pipeline, set_defaults
     from further_source.rebuilding import rebuild
     from further_source.run import run_in_slices
-    from further_source.run_report import Report
+    from further_source.run.report import Report
     from further_source.source import further_executions, further_source, further_webhooks
 
 __all__ = [
@@ -51,7 +51,7 @@ __all__ = [
 _MODULES = {
     **dict.fromkeys(__all__, "exceptions"),
     "Forgotten": "forgetting",
-    "Report": "run_report",
+    "Report": "run.report",
     "forget": "forgetting",
     "further_executions": "source",
     "further_pipeline": "pipeline",

@@ -17,7 +17,7 @@ from further_source.destination.stored import stored_answers
 from further_source.destination.strategy import loading_of
 from further_source.exceptions import ConfigurationError, FurtherError
 from further_source.garbage import rarely_collected
-from further_source.records import WideRecords
+from further_source.run.records import WideRecords
 from further_source.source import rebuilding_source
 from further_source.tables.columns import CELLS, FIELDS, ROWS
 from further_source.tables.rows import fields_table, wide_tables

@@ -13,7 +13,6 @@ from dlt.extract.pipe import Pipe
 
 from further_source import configuration, manifest
 from further_source.api.client import Client
-from further_source.arrivals import Push
 from further_source.destination.lease import configured_seconds
 from further_source.destination.listing import read_executions_of_destination
 from further_source.dlt_internals import keep_inner_hints
@@ -21,15 +20,16 @@ from further_source.exceptions import ConfigurationError
 from further_source.executions import ExecutionId
 from further_source.inbox.signed_urls import check_hosts
 from further_source.inbox.store import Inbox
-from further_source.opening import Plan
-from further_source.run import pages_of_load
+from further_source.run.arrivals import Push
+from further_source.run.opening import Plan
+from further_source.run.slices import pages_of_load
 from further_source.settings import DELIVERY_HOSTS, MAX_ANSWER_BYTES, PRODUCTION_URL, SOURCE_NAME
 from further_source.tables.columns import CELLS, EXECUTIONS, ROWS, STEPS
 from further_source.telemetry import stop_telemetry_unless_configured
 from further_source.unknown_keys import check_keys
 
 if TYPE_CHECKING:
-    from further_source.records import Page, WideRecords
+    from further_source.run.records import Page, WideRecords
 
 __all__ = [
     "check_configured_keys",

@@ -18,8 +18,9 @@ from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from further_source import ConfigurationError, CredentialsError, Report, further_source, run, run_in_slices
+from further_source import ConfigurationError, CredentialsError, Report, further_source, run_in_slices
 from further_source.command.failures import as_further_error
+from further_source.run import slices
 from further_source.sandbox import AnyReply, Reply, Sandbox, cell, completed, error, failed, running, step
 from further_source.tables.cells import RowGroups
 from tests.conftest import MakePipeline
@@ -554,7 +555,7 @@ def test_what_somebody_configured_is_left_alone(
 def test_a_load_is_cut_where_much_has_come(
     sandbox: Sandbox, pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "SLICE_BYTES", 1)
+    monkeypatch.setattr(slices, "SLICE_BYTES", 1)
     for name, seconds in {"a": 0, "late": 1.5}.items():
         sandbox.serve(WORKFLOW, name, completed(WORKFLOW, name, [step("Extract", [cells_of(x=1)])]), after=seconds)
     run_in_slices(pipeline, source_of(sandbox, ["a", "late"], max_wait=10, commit_interval=3600))
@@ -567,7 +568,7 @@ def test_a_load_is_cut_where_much_has_come(
 def test_a_run_in_one_piece_is_not_cut_however_much_comes(
     sandbox: Sandbox, pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "SLICE_BYTES", 1)
+    monkeypatch.setattr(slices, "SLICE_BYTES", 1)
     for name, seconds in {"a": 0, "late": 1.5}.items():
         sandbox.serve(WORKFLOW, name, completed(WORKFLOW, name, [step("Extract", [cells_of(x=1)])]), after=seconds)
     pipeline.run(source_of(sandbox, ["a", "late"], max_wait=10, commit_interval=0))

@@ -5,7 +5,7 @@ from typing import Any
 
 from further_source.exceptions import FurtherError
 from further_source.pipeline import PipelineSettings
-from further_source.run_report import Report
+from further_source.run.report import Report
 from further_source.text import one_line, printable
 
 __all__ = ["outcome_counts", "review_query", "summary", "summary_document", "text_table"]

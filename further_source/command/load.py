@@ -15,7 +15,6 @@ import duckdb
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.extract import DltSource
 
-from further_source.arrivals import ONE_LOAD
 from further_source.command import exit_codes
 from further_source.command.display import review_query, summary, summary_document, text_table
 from further_source.command.failures import as_further_error, exit_code_of, hide_tracebacks
@@ -30,7 +29,8 @@ from further_source.inbox.store import Inbox
 from further_source.lock import only_load
 from further_source.pipeline import PipelineSettings, pipeline_settings, set_defaults
 from further_source.run import run_in_slices
-from further_source.run_report import Report
+from further_source.run.arrivals import ONE_LOAD
+from further_source.run.report import Report
 from further_source.sandbox import Sandbox
 from further_source.settings import DATASET_NAME, DEMO_PIPELINE_NAME, PIPELINE_NAME, SOURCE_NAME
 from further_source.source import check_configured_keys, further_source

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from further_source.command.display import outcome_counts
 from further_source.polling.state import PollState
-from further_source.run_report import Report
+from further_source.run.report import Report
 from further_source.text import one_line
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from further_source import ConfigurationError, run_in_slices
 from further_source.command.failures import as_further_error
-from further_source.run_report import Report
+from further_source.run.report import Report
 from further_source.sandbox import Sandbox, cell, completed, failed, running, step
 from tests.conftest import MakePipeline
 from tests.support.command import Command, told

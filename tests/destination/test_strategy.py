@@ -17,7 +17,7 @@ from dlt.common.exceptions import MissingDependencyException
 from further_source.destination.strategy import loading_of
 from further_source.executions import ExecutionId
 from further_source.polling.poll import Ended
-from further_source.records import WideRecords
+from further_source.run.records import WideRecords
 from further_source.sandbox import Sandbox, cell, completed, step
 from further_source.source import rebuilding_source
 from further_source.tables.answer import Answer, normalize_steps

@@ -21,7 +21,7 @@ from further_source.destination.lease import configured_seconds
 from further_source.pipeline import PipelineSettings
 from further_source.review.files import VERDICT_COLUMNS
 from further_source.review.importing import VERDICTS
-from further_source.run import SLICE_BYTES
+from further_source.run.slices import SLICE_BYTES
 from further_source.sandbox import Sandbox
 from further_source.settings import DATASET_NAME, POLLING_PRESETS, SOURCE_NAME
 from further_source.tables.answer import FINAL_OUTCOMES

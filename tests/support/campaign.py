@@ -33,8 +33,8 @@ from psycopg2.sql import Composed
 from further_source.destination.lease_table import FREE, LEASES
 from further_source.destination.working_state import mend_working_state
 from further_source.lock import only_load
-from further_source.records import records_of  # noqa: F401
 from further_source.run import run_in_slices
+from further_source.run.records import records_of  # noqa: F401
 from further_source.source import further_source
 
 FILE_EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}

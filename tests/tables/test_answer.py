@@ -13,7 +13,6 @@ from further_source.polling.poll import Ended
 from further_source.tables.answer import (
     Answer,
     normalize_steps,
-    number_of,
     unpack_cell,
 )
 from further_source.tables.cells import CELLS_SCHEMA, RowGroups, cells_table
@@ -287,7 +286,7 @@ def test_no_answer_makes_an_empty_table_of_the_same_schema() -> None:
 def test_a_cell_is_value_confidence_and_rest() -> None:
     assert unpack_cell({"value": 1, "confidence_score": 0.5}) == (1, 0.5, None)
     assert unpack_cell({"confidence_score": 0.5}) == ({"confidence_score": 0.5}, None, None)
-    assert [number_of(score) for score in (1, 0.5, True, "1", None)] == [1.0, 0.5, None, None, None]
+    assert [jsontext.number_of(score) for score in (1, 0.5, True, "1", None)] == [1.0, 0.5, None, None, None]
 
 
 @pytest.mark.parametrize("sizes", [[], [0], [2], [3], [1, 1, 1], [2, 2], [7], [2, 8, 0, 1], [0, 3, 3]], ids=str)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import dlt
 
 from further_source.api.client import Client
-from further_source.arrivals import ONE_LOAD, Arrivals, Push
 from further_source.destination.appending import read_leftovers
 from further_source.destination.forgotten import read_forgotten
 from further_source.destination.ledger import MAX_IDS_IN_QUERY, Ledger, read_ledger
@@ -18,12 +17,13 @@ from further_source.inbox.deliveries import Deliveries
 from further_source.inbox.signed_urls import SignedUrls
 from further_source.manifest import merge_executions
 from further_source.polling.poll import PollState
-from further_source.run_report import Report
-from further_source.session import Session
+from further_source.run.arrivals import ONE_LOAD, Arrivals, Push
+from further_source.run.report import Report
+from further_source.run.session import Session
 from further_source.settings import PollingSettings
 
 if TYPE_CHECKING:
-    from further_source.records import Records
+    from further_source.run.records import Records
 
 __all__ = ["Opened", "Plan", "open_run"]
 
@@ -112,7 +112,7 @@ def open_run(
         ConfigurationError: The destination cannot do what is wanted.
         ManifestError: A list cannot be read.
     """
-    from further_source.records import records_of  # noqa: PLC0415
+    from further_source.run.records import records_of  # noqa: PLC0415
 
     if plan.push is not None and shared:
         raise ConfigurationError(ONE_LOAD)

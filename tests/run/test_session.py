@@ -6,7 +6,7 @@ import time
 
 from further_source.api.client import Client, StaticToken
 from further_source.executions import ExecutionId
-from further_source.session import Session
+from further_source.run.session import Session
 from further_source.settings import PollingSettings
 
 

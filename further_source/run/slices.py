@@ -19,7 +19,6 @@ from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.pipeline.helpers import retry_schema_update
 
-from further_source.arrivals import Arrivals
 from further_source.destination.appending import append_this_load
 from further_source.destination.forgotten import erase_what_came_back
 from further_source.destination.lease import leased, refuse_beside_a_lease
@@ -30,17 +29,18 @@ from further_source.destination.pending import load_pending
 from further_source.destination.strategy import Loading
 from further_source.executions import ExecutionId
 from further_source.garbage import rarely_collected
-from further_source.opening import Opened, Plan, open_run
 from further_source.polling.poll import Ended, PollState
-from further_source.run_report import NotCompleted, Report
-from further_source.session import Portion, Session
+from further_source.run.arrivals import Arrivals
+from further_source.run.opening import Opened, Plan, open_run
+from further_source.run.report import NotCompleted, Report
+from further_source.run.session import Portion, Session
 from further_source.tables.answer import Answer, normalize_steps
 from further_source.tables.columns import CELLS, EXECUTIONS, STEPS
 from further_source.tables.fields import ROWS_PREFIX
 from further_source.tables.parts import in_parts
 
 if TYPE_CHECKING:
-    from further_source.records import Page
+    from further_source.run.records import Page
 
 __all__ = ["pages_of_load", "run_in_slices"]
 

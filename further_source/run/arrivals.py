@@ -11,7 +11,7 @@ from further_source.executions import ExecutionId
 from further_source.inbox.deliveries import Deliveries
 from further_source.inbox.store import Inbox
 from further_source.polling.poll import Ended
-from further_source.session import Portion, Session
+from further_source.run.session import Portion, Session
 from further_source.tables.answer import FINAL_OUTCOMES
 
 __all__ = ["ONE_LOAD", "Arrivals", "Push"]
