@@ -44,7 +44,7 @@ def exit_code_of(error: FurtherError) -> int:
 
 
 def hide_tracebacks() -> None:
-    """Keeps tracebacks out of dlt's log, and errors that only follow from a lost lease, unless its level is INFO."""
+    """Keeps tracebacks, and what only follows from a lost lease, out of dlt's log unless its level is INFO or lower."""
     if not logger.LOGGER.isEnabledFor(logging.INFO):
         logger.LOGGER.addFilter(_without_traceback)
 
