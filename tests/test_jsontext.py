@@ -233,6 +233,11 @@ def test_keys_that_come_twice_are_kept_in_order_and_written_again(value: Any, co
     assert json.loads(json.dumps(read)) == json.loads(text)  # as a dict it has the last
 
 
+@pytest.mark.parametrize("text", ['{"a" : 1, "a": 2}', '[{"a"\n: 1, "a": 2}]', '{"a\\"" : {"b": 1, "b": 2}}'])
+def test_white_space_before_the_first_colon_hides_no_key_that_comes_twice(text: str) -> None:
+    assert pairs_of(loads(text.encode())) == pairs_in(text)
+
+
 def test_only_what_holds_something_odd_is_an_odd_object() -> None:
     read = loads(b'{"a": {"b": 1, "b": 2}, "c": {"d": [{"e": 1}]}, "f": [[{"g": [NaN]}, {"h": [1]}]]}')
 
