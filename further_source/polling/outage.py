@@ -45,7 +45,7 @@ class Outage:
     def failed(self, execution: Hashable, error: str, *, sent_at: float, now: float, left: int) -> None:
         """Takes a failed request for an execution; `left` is how many have not ended, this one included."""
         if execution not in self._troubled:
-            (self._troubled if sent_at <= self._answered_at else self._witnesses).add(execution)
+            (self._troubled if sent_at < self._answered_at else self._witnesses).add(execution)
         enough = min(OUTAGE_WITNESSES, left - len(self._troubled))
         if self.is_on or len(self._witnesses) >= max(enough, 1):
             self._fail(error, sent_at, now)

@@ -122,6 +122,16 @@ def test_a_request_that_failed_while_others_were_answered_is_no_witness_however_
     assert not fine.is_on
 
 
+def test_a_request_that_was_sent_at_the_moment_of_the_last_answer_may_be_a_witness() -> None:
+    """As from one worker, on a clock whose ticks are long."""
+    beginning = outage()
+    beginning.answered("b", BEGIN)
+    beginning.ended("b")
+    fail(beginning, "a", at=BEGIN, left=1)
+
+    assert beginning.is_on
+
+
 def test_an_execution_that_was_answered_may_be_a_witness_again() -> None:
     beginning = outage()
     fail(beginning, "a")
