@@ -1,5 +1,7 @@
 """Parts of one list: loads of all of them side by side into one PostgreSQL."""
 
+import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ from further_source.executions import ExecutionId
 from further_source.lock import only_load
 from further_source.manifest import shard
 from further_source.sandbox import Sandbox, cell, completed, step
-from tests.support.command import WORKFLOW, Command, asked, cells_of, finish, ids, loaded, serve, told
+from tests.support.command import HANG, WORKFLOW, Command, asked, cells_of, finish, ids, loaded, serve, told, until
 
 COUNT = 4
 KEYS = ["workflow_id", "workflow_execution_id", "step_index", "row_index", "_dlt_load_id", "_deleted"]
@@ -194,6 +196,139 @@ def test_loads_side_by_side_meet_in_one_dataset(
 
     load_all()
     assert asked(sandbox) == Counter(payloads.keys()), "what is loaded is not asked again"
+    assert_loaded(query, payloads)
+
+
+# Parts that die, move to another machine, or are cut anew
+
+
+def serve_half(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
+    """What `serve_much` serves, of which every second one runs until it is served again."""
+    payloads = serve_much(sandbox)
+    for name in [*payloads][::2]:
+        sandbox.serve(WORKFLOW, name, payloads[name], after=None)
+    return payloads
+
+
+def finish_all(command: Command, arguments: list[str], parts: list[str]) -> None:
+    """Loads parts side by side, each again and again while the lease of one that died keeps it out."""
+    deadline = time.monotonic() + HANG
+    while parts:
+        assert time.monotonic() < deadline, f"{parts} are kept out for ever"
+        processes = {part: command.start(*arguments, "--shard", part) for part in parts}
+        ended = {part: finish(process) for part, process in processes.items()}
+        parts = [part for part, done in ended.items() if done.returncode == 75]
+        for done in ended.values():
+            loaded(done, 75 if done.returncode == 75 else 0)
+
+
+def pending(command: Command, part: str) -> list[Path]:
+    """The packages of a part that wait to be loaded, or are being loaded."""
+    name = f"further_shard_{part.replace('/', '_of_')}"
+    return [*(command.data_dir / "pipelines" / name / "load" / "normalized").glob("*")]
+
+
+def kill(*processes: Any) -> None:
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.communicate()
+
+
+@pytest.fixture
+def died(command: Command, postgres: list[str]) -> list[str]:
+    """The arguments of loads that do not wait for long: for others, and until what has arrived is loaded."""
+    command.settings |= {"lease_duration": 5, "commit_interval": 0.5}
+    return ["--executions", str(command.directory / "list.txt"), *postgres]
+
+
+@pytest.fixture
+def elsewhere(command: Command, died: list[str], tmp_path: Path, sandbox: Sandbox) -> Command:
+    """The command on another machine: in another directory, with nothing of what the first one knows."""
+    other = Command(tmp_path / "elsewhere", sandbox, **command.settings)
+    other.environment = command.environment
+    return other
+
+
+def held(query: Query) -> set[str]:
+    """The executions of loads that came to their end: those of others are asked again, for a table may lack some."""
+    try:
+        rows = query(
+            "SELECT workflow_execution_id FROM executions JOIN _dlt_loads ON load_id = executions._dlt_load_id "
+            "WHERE poll_outcome = 'completed'"
+        )
+    except psycopg2.errors.UndefinedTable:
+        return set()
+    return {name for (name,) in rows}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("dies", ["with a package", "between two loads"])
+def test_a_part_that_died_is_loaded_elsewhere(
+    dies: str, command: Command, elsewhere: Command, sandbox: Sandbox, died: list[str], query: Query
+) -> None:
+    payloads = serve_half(sandbox)
+    (command.directory / "list.txt").write_text("\n".join(ids(payloads)))
+    everyone = [ExecutionId(WORKFLOW, name) for name in payloads]
+    second = {execution.workflow_execution_id for execution in shard(everyone, 2, COUNT)}
+    done = second & {*[*payloads][1::2]}
+    parts = [f"{index}/{COUNT}" for index in range(1, COUNT + 1)]
+
+    processes = {part: command.start(*died, "--shard", part) for part in parts}
+    part = f"2/{COUNT}"
+    dying = processes.pop(part)
+    if dies == "with a package":
+        until(lambda: pending(command, part), dying, every=0.001)
+    else:
+        until(lambda: held(query) >= done, dying)
+    kill(dying)
+    before, kept = asked(sandbox), held(query)
+    for name in [*payloads][::2]:
+        sandbox.serve(WORKFLOW, name, payloads[name])
+    finish_all(elsewhere, died, [part])
+
+    again = asked(sandbox) - before
+    assert second - kept <= again.keys() <= payloads.keys() - (second & kept), "what is loaded is not asked"
+    for process in processes.values():
+        loaded(finish(process))
+    assert_loaded(query, payloads)
+
+    # The machine comes back, with what it had not loaded.
+    before = asked(sandbox)
+    loaded(command.run_here(*died, "--shard", part))
+    assert not pending(command, part)
+    assert asked(sandbox) == before
+    assert_loaded(query, payloads)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_four_parts_that_died_are_three_on_other_machines(
+    command: Command, elsewhere: Command, sandbox: Sandbox, died: list[str], query: Query
+) -> None:
+    payloads = serve_half(sandbox)
+    (command.directory / "list.txt").write_text("\n".join(ids(payloads)))
+    parts = [f"{index}/{COUNT}" for index in range(1, COUNT + 1)]
+
+    processes = [command.start(*died, "--shard", part) for part in parts]
+    until(lambda: held(query), processes[0])
+    until(lambda: any(pending(command, part) for part in parts), processes[0], every=0.001)
+    kill(*processes)
+    for name in [*payloads][::2]:
+        sandbox.serve(WORKFLOW, name, payloads[name])
+    before, kept = asked(sandbox), held(query)
+    assert kept < payloads.keys()
+    finish_all(elsewhere, died, ["1/3", "2/3", "3/3"])
+
+    assert asked(sandbox) - before == Counter(payloads.keys() - kept)
+    assert_loaded(query, payloads)
+
+    # The four come back, with what they had not loaded.
+    for part in parts:
+        loaded(command.run_here(*died, "--shard", part))
+        assert not pending(command, part)
+    assert asked(sandbox) - before == Counter(payloads.keys() - kept)
     assert_loaded(query, payloads)
 
 
