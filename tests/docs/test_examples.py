@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -16,7 +17,7 @@ import yaml
 
 import further_source
 from further_source.command.arguments.parser import command_parser, parse
-from further_source.settings import DATASET_NAME
+from further_source.settings import DATASET_NAME, LEASE_SECONDS, PollingSettings
 from tests.support.documents import PROJECT, Document
 
 EXAMPLES = PROJECT / "examples"
@@ -44,6 +45,12 @@ def test_the_command_takes_the_arguments_it_is_given(path: Path) -> None:
         assert "command" not in container  # that is the image's entry point
         assert container["args"][0] == "load"
         commands = [container["args"][1:]]
+    elif path.name == "indexed-job.yaml":
+        [container] = yaml.safe_load(text)["spec"]["template"]["spec"]["containers"]
+        found = shlex.split(container["args"][0])
+        assert found[:3] == ["exec", "further-source", "load"]
+        assert found[-2:] == ["--shard", "$((JOB_COMPLETION_INDEX + 1))/4"]
+        commands = [[*found[3:-1], "1/4"]]
     else:
         found = re.findall(r"\.venv/bin/further-source load((?: [-\w.]+)+)", text)
         commands = [arguments.split() for arguments in found]
@@ -57,7 +64,7 @@ def test_the_command_takes_the_arguments_it_is_given(path: Path) -> None:
 def test_variables_are_keys_that_exist(path: Path) -> None:
     named = set(re.findall(r"SOURCES__FURTHER_SOURCE__(\w+)", path.read_text(encoding="utf-8")))
 
-    assert named <= {"CLIENT_ID", "CLIENT_SECRET"}
+    assert named <= {"CLIENT_ID", "CLIENT_SECRET", "MAX_REQUESTS_PER_SECOND"}
 
 
 # systemd
@@ -136,6 +143,31 @@ def test_the_cron_job_runs_one_load_at_a_time_and_lets_it_end() -> None:
     assert f"DLT_DATA_DIR={mounts['data']}/" in (PROJECT / "Dockerfile").read_text(encoding="utf-8")
 
 
+def test_the_indexed_job_is_secured_as_the_cron_job_and_waits_for_the_lease_of_a_pod_that_died() -> None:
+    cron_job, job = (
+        yaml.safe_load((EXAMPLES / "kubernetes" / name).read_text(encoding="utf-8"))
+        for name in ("cronjob.yaml", "indexed-job.yaml")
+    )
+    spec = job["spec"]
+    found = spec["template"]["spec"]
+    usual = pod(cron_job)
+
+    assert (job["apiVersion"], job["kind"], spec["completionMode"]) == ("batch/v1", "Job", "Indexed")
+    assert found.keys() == usual.keys()
+    assert all(found[key] == usual[key] for key in found.keys() - {"containers"})
+    [container], [one] = found["containers"], usual["containers"]
+    assert container.keys() - one.keys() == {"command", "env"}
+    assert all(container[key] == one[key] for key in one.keys() - {"args"})
+    assert f'/{spec["completions"]}"' in container["args"][0]
+    [rate] = container["env"]
+    assert float(rate["value"]) * spec["parallelism"] == PollingSettings().max_requests_per_second
+    codes, disruption = spec["podFailurePolicy"]["rules"]
+    assert (codes["action"], codes["onExitCodes"]["values"]) == ("FailIndex", [2])
+    assert disruption == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
+    # Kubernetes waits 10 s before the second pod of an index, and twice as long before each further one.
+    assert sum(10 * 2**number for number in range(spec["backoffLimitPerIndex"] - 1)) > LEASE_SECONDS
+
+
 # GitHub Actions
 
 
@@ -197,7 +229,9 @@ def test_an_example_in_python_uses_names_of_ours_that_exist(path: Path) -> None:
 def test_an_example_in_python_can_be_imported(path: Path) -> None:
     needed = {
         "further_dag.py": "airflow.providers.standard",
+        "further_parts_dag.py": "airflow.providers.standard",
         "further_assets.py": "dagster_dlt",
+        "further_parts.py": "dask.distributed",
         "further.py": "marimo",
     }[path.name]
     pytest.importorskip(needed.partition(".")[0])
