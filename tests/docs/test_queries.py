@@ -10,12 +10,12 @@ import duckdb
 import pytest
 from dlt.common.normalizers.naming.snake_case import NamingConvention
 
-from further_source import Report, further_source, run_in_slices
+from further_source import Report
 from further_source.command.display import review_query, summary, text_table
 from further_source.pipeline import PipelineSettings
-from further_source.sandbox import Sandbox, demo_executions
 from further_source.settings import DATASET_NAME
 from further_source.tables.names import column_name
+from tests.support.demo import load_demo
 from tests.support.documents import PROJECT, Block, Document, names
 
 README = Document(PROJECT / "README.md")
@@ -55,20 +55,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
         destination=dlt.destinations.duckdb(str(directory / "further_demo.duckdb")),
         dataset_name=DATASET_NAME,
     )
-    with Sandbox() as sandbox:
-        for execution in demo_executions():
-            after = None if execution.after is None else 0.0
-            sandbox.serve(execution.workflow_id, execution.execution_id, execution.payload, after)
-        source = further_source(
-            executions=[(execution.workflow_id, execution.execution_id) for execution in demo_executions()],
-            base_url=sandbox.base_url,
-            client_id=sandbox.client_id,
-            client_secret=sandbox.client_secret,
-            max_wait=0,
-            max_requests_per_second=1000,
-            max_workers=1,  # so that they end in the order of the list
-        )
-        report = run_in_slices(pipeline, source)
+    report = load_demo(pipeline)
     return Demo(directory / "further_demo.duckdb", report)
 
 
