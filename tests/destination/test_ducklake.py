@@ -1,28 +1,23 @@
-"""The scenario on DuckLake, whose extension of DuckDB is in no package for the DuckDB of this project's lock file.
-
-So it plays in an environment that uv makes for it, with the DuckDB that the newest package of the extension is for.
-"""
+"""The scenario on DuckLake, whose extension of DuckDB is in no package for the DuckDB of this project's lock file."""
 
 import importlib.util
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.destination.conftest import installed
+from tests.destination.elsewhere import run_elsewhere
 from tests.destination.scenario import Destination, play
 
-PROJECT = Path(__file__).parents[2]
-DUCKDB = "1.5.5"
+DUCKDB = "1.5.5"  # the newest that a package of the extension is for
 EXTENSIONS = ("ducklake", "sqlite_scanner")
-PACKAGES = ["duckdb", "duckdb-extensions", *(f"duckdb-extension-{name.replace('_', '-')}" for name in EXTENSIONS)]
+PACKAGES = ("duckdb", "duckdb-extensions", *(f"duckdb-extension-{name.replace('_', '-')}" for name in EXTENSIONS))
 
 
 @pytest.mark.slow
 @pytest.mark.ducklake
 def test_ducklake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if importlib.util.find_spec("duckdb_extensions") is None:
-        return play_elsewhere()
+        return run_elsewhere(__file__, "ducklake", [f"{name}=={DUCKDB}" for name in PACKAGES])
     home = tmp_path / "home"  # the command's; extensions are installed there
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
@@ -31,13 +26,3 @@ def test_ducklake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     credentials = {"CATALOG": f"sqlite:///{tmp_path}/catalog.sqlite", "STORAGE__BUCKET_URL": str(tmp_path / "files")}
     environment = {f"DESTINATION__DUCKLAKE__CREDENTIALS__{name}": value for name, value in credentials.items()}
     return play(Destination("ducklake", environment), tmp_path)
-
-
-def play_elsewhere() -> None:
-    uv = installed("uv", "pip install uv")
-    run = [uv, "run", "--isolated", *(part for name in PACKAGES for part in ("--with", f"{name}=={DUCKDB}"))]
-    made = subprocess.run([*run, "python", "-c", ""], cwd=PROJECT, capture_output=True, text=True)
-    if made.returncode:
-        pytest.skip(f"no environment with DuckDB {DUCKDB} and its extensions: {made.stderr.strip()[-300:]}")
-    played = subprocess.run([*run, "pytest", "-n", "0", "-m", "ducklake", __file__], cwd=PROJECT, capture_output=True)
-    assert played.returncode == 0, played.stdout.decode()[-4_000:]

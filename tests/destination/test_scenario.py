@@ -150,10 +150,6 @@ def test_lake_on_gcs(gcs_environment: dict[str, str], tmp_path: Path) -> None:
 
 # What stands in for them, where anything does, and why it is not enough.
 NOBODY = {
-    "snowflake": (
-        "fakesnow 0.12.1 answers 500 to several statements in one request, as dlt sends them, and refuses "
-        """PUT 'file://...' '@"SCHEMA"."%TABLE"/...', by which dlt loads a file"""
-    ),
     "databricks": "dlt's driver speaks Thrift over TLS, and minilake 1.9 and brickhouse 0.1 answer to REST alone",
     "clickhouse": "no package has a server of this decade: Debian's is of 2018, and chdb has none",
 }

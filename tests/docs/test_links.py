@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.documents import DOCUMENTS, PROJECT, Document, names
 
-SCENARIOS = ("test_scenario.py", "test_ducklake.py")
+SCENARIOS = ("test_scenario.py", "test_ducklake.py", "test_snowflake.py")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
