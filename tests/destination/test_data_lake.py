@@ -3,9 +3,6 @@
 import gzip
 import json
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from further_source.command.failures import as_further_error
 from further_source.run.report import Report
 from further_source.sandbox import Sandbox, cell, completed, failed, running, step
 from tests.conftest import MakePipeline
+from tests.destination.conftest import AWS
 from tests.support.command import Command, told
 from tests.support.documents import PROJECT, Document
 from tests.support.loading import WORKFLOW, asked, cells_of, serve_rows, source_of
@@ -246,34 +244,6 @@ def test_tables_stay_of_the_format_that_they_were_made_in(sandbox: Sandbox, tmp_
     ]
 
 
-# In a process of its own: Delta's reader holds the interpreter while it waits for S3.
-SERVE_S3 = """
-import sys
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-print("http://%s:%s" % server.get_host_and_port(), flush=True)
-sys.stdin.read()
-"""
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """The endpoint of an S3 on loopback."""
-    server = subprocess.Popen(
-        [sys.executable, "-c", SERVE_S3], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert server.stdin is not None
-    assert server.stdout is not None
-    try:
-        yield server.stdout.readline().strip()
-    finally:
-        server.kill()
-        server.wait()
-        server.stdin.close()
-        server.stdout.close()
-
-
 @pytest.fixture(params=few_of(FORMATS))
 def s3_lake(request: pytest.FixtureRequest, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
     """Configured as a user would, by the environment alone."""
@@ -283,9 +253,6 @@ def s3_lake(request: pytest.FixtureRequest, s3: str, tmp_path: Path, monkeypatch
     filesystem = fsspec.filesystem("s3", **fsspec_options(s3))
     filesystem.mkdir(bucket)
     return Lake(f"s3://{bucket}", request.param, tmp_path / "pipelines")
-
-
-AWS = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "eu-central-1"}
 
 
 def fsspec_options(endpoint: str) -> dict[str, Any]:

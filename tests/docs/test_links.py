@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.documents import DOCUMENTS, PROJECT, Document, names
 
+SCENARIOS = ("test_scenario.py", "test_ducklake.py", "test_snowflake.py")
+
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_links_lead_somewhere(document: Path) -> None:
@@ -48,3 +50,15 @@ def test_every_promise_names_a_test(heading: str) -> None:
     for promise, shown_by in rows:
         assert names(shown_by), promise
         assert all(re.fullmatch(r"tests/[\w/]+\.py::test_\w+", name) for name in names(shown_by)), shown_by
+
+
+def test_destinations_that_were_run_name_the_tests_that_did() -> None:
+    page = Document(PROJECT / "docs" / "destinations.md").text
+    rows = [line for line in page.splitlines() if line.startswith("|") and "run here against" in line]
+    scenarios = "".join((PROJECT / "tests" / "destination" / name).read_text(encoding="utf-8") for name in SCENARIOS)
+
+    assert len(rows) >= 10
+    for row in rows:
+        named = re.findall(r"`(test_\w+)`", row)
+        assert named, row
+        assert set(named) <= set(re.findall(r"^def (test_\w+)", scenarios, re.MULTILINE)), row
