@@ -39,7 +39,7 @@ class Workers(Protocol):
     def submit(self, request: Request, call: Callable[[], Outcome | TokenOutcome]) -> None:
         """Starts `call`; at most `max_workers` are under way at once."""
 
-    def wait(self, seconds: float) -> Sequence[Arrival]:
+    def wait(self, seconds: float) -> list[Arrival]:
         """Waits until one ends or `seconds` pass (infinite: until one ends); what ended."""
 
 
@@ -108,9 +108,10 @@ def _tell_changes(
     return tell
 
 
-def _ends(schedule: Schedule, arrivals: Sequence[Arrival], stopped: Callable[[], bool]) -> Iterator[Ended]:
+def _ends(schedule: Schedule, arrivals: list[Arrival], stopped: Callable[[], bool]) -> Iterator[Ended]:
     """The ends among arrivals. After a stop these are endings alone: what failed then may have failed by the stop."""
-    for request, outcome, arrived_at in arrivals:
+    while arrivals:
+        request, outcome, arrived_at = arrivals.pop(0)  # answers are large, and whoever gets the end frees it
         if stopped() and not isinstance(outcome, Answered | Refused):
             continue
         ended = schedule.record(request, outcome, arrived_at)
