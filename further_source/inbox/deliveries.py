@@ -85,9 +85,7 @@ class Deliveries:
     def pages(self) -> Iterator[list[Ended]]:
         """The executions that ended by a delivery, each once, in pages of bounded size; some are empty."""
         for batch in self._batches():
-            wanted = self._wanted(batch)
-            batch.clear()  # bodies are large, and whoever gets a page frees them
-            yield from self._ends(wanted)
+            yield from self._ends(self._wanted(batch))
 
     def settle(self, executions: Iterable[ExecutionId]) -> None:
         """The destination holds these executions as ended: files with no other one in them can be put away."""
@@ -114,7 +112,6 @@ class Deliveries:
                     self._files.add(name, delivery.execution)
                     batch.append((document, delivery))
                     size += len(delivery.body)
-                    del document, delivery
                     if len(batch) >= _BATCH or size >= _BATCH_BYTES:
                         yield batch
                         batch, size = [], 0
@@ -183,7 +180,7 @@ class Deliveries:
     def _ends(self, wanted: list[tuple[Document, Delivery]]) -> Iterator[list[Ended]]:
         page: list[Ended] = []
         size = 0
-        for (document, delivery), end in self._side_by_side(_each_once(wanted), self._end, _may_have_url):
+        for (document, delivery), end in self._side_by_side(wanted, self._end, _may_have_url):
             execution = delivery.execution
             if execution in self.taken:
                 self.counts["doubled"] += 1
@@ -198,7 +195,7 @@ class Deliveries:
                     self.counts["doubled"] += 1
                 page.append(end)
                 size += end.weight
-                del document, delivery, end
+                del end  # whoever gets the page frees it, and the next one may be long in coming
                 if size >= _PAGE_BYTES:
                     yield page
                     page, size = [], 0
@@ -239,7 +236,6 @@ class Deliveries:
             if self._stop():
                 return
             under_way.append((item, self._threads.submit(do, item) if in_thread(item) else None))
-            del item
             while under_way and (len(under_way) > 2 * self._max_workers or under_way[0][1] is None):
                 if not self._comes(under_way[0][1]):
                     return
@@ -323,16 +319,9 @@ def _may_have_url(item: tuple[Document, Delivery]) -> bool:
 def _taken_now(documents: Iterable[Document]) -> Iterable[Document]:
     """All of them, read here and now; where that fails, the error comes when they are taken."""
     try:
-        return _each_once(list(documents))
+        return list(documents)
     except Exception as error:  # the package of a file system may raise anything
         return _failing(error)
-
-
-def _each_once(items: list[_T]) -> Iterator[_T]:
-    """The items, each of which the list lets go."""
-    items.reverse()
-    while items:
-        yield items.pop()
 
 
 def _failing(error: Exception) -> Iterator[Document]:

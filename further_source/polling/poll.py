@@ -39,7 +39,7 @@ class Workers(Protocol):
     def submit(self, request: Request, call: Callable[[], Outcome | TokenOutcome]) -> None:
         """Starts `call`; at most `max_workers` are under way at once."""
 
-    def wait(self, seconds: float) -> list[Arrival]:
+    def wait(self, seconds: float) -> Sequence[Arrival]:
         """Waits until one ends or `seconds` pass (infinite: until one ends); what ended."""
 
 
@@ -108,10 +108,9 @@ def _tell_changes(
     return tell
 
 
-def _ends(schedule: Schedule, arrivals: list[Arrival], stopped: Callable[[], bool]) -> Iterator[Ended]:
+def _ends(schedule: Schedule, arrivals: Sequence[Arrival], stopped: Callable[[], bool]) -> Iterator[Ended]:
     """The ends among arrivals. After a stop these are endings alone: what failed then may have failed by the stop."""
-    while arrivals:
-        request, outcome, arrived_at = arrivals.pop(0)  # answers are large, and whoever gets the end frees it
+    for request, outcome, arrived_at in arrivals:
         if stopped() and not isinstance(outcome, Answered | Refused):
             continue
         ended = schedule.record(request, outcome, arrived_at)

@@ -104,7 +104,7 @@ def test_what_is_large_stays_unread_like_a_large_answer() -> None:
     assert [(one.name, one.blocks, len(one.unread)) for one in normalize_steps(payload)] == [("A", [], 1100)]
 
 
-@pytest.mark.parametrize("data", [b"", b"null", b'"text"', b"<Error/>", b"{", b'{"a": }'])
+@pytest.mark.parametrize("data", [b"", b"null", b'"text"', b"<Error/>", b"{", b'{"a": }', b'{"data": ["\xff"]}'])
 def test_what_is_no_data_is_not_taken_for_it(data: bytes) -> None:
     with pytest.raises(ValueError):
         read_payload(read_delivery(of_url({"data": URL})), {0: data})
