@@ -230,9 +230,9 @@ def idle(scale: Scale) -> Table:
 def huge(scale: Scale) -> Table:
     size = {"rows": scale.huge_rows, "fields": _FIELDS}
     parsed = measure("huge:parsed", **size)
-    loaded = measure("huge:loaded", **size)
     rows = [
-        ("ours: asked, and loaded into `executions`, `steps`, `cells`", *_time_and_memory(loaded)),
+        ("ours: asked, and loaded into all four tables", *_time_and_memory(measure("huge:loaded", **size))),
+        ("ours: delivered with a signed URL, and loaded", *_time_and_memory(measure("huge:delivered", **size))),
         ("`orjson.loads` alone", *_time_and_memory(parsed)),
     ]
     return Table(f"One huge answer: {parsed['mb']:.0f} MB", ("what", "seconds", "peak MB"), rows)

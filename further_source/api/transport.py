@@ -147,15 +147,14 @@ class Transport:
         raw, status = response.raw, response.status_code
         is_refusal = status >= 300
         most = MAX_ERROR_BODY if is_refusal else self._max_answer_bytes + 1
-        pieces: list[bytes] = []
+        body = io.BytesIO()  # pieces in a list would be there twice when they are joined
         size, broken = 0, None
         try:
             while size < most and not attempt.cut_because:
                 piece = raw.read(min(_PIECE, most - size), decode_content=True)
                 if not piece:
                     break
-                pieces.append(piece)
-                size += len(piece)
+                size += body.write(piece)
             else:
                 raw.close()  # there may be more
         except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
@@ -166,7 +165,7 @@ class Transport:
         if size == most and not is_refusal:
             broken = f"the answer is larger than max_answer_bytes ({self._max_answer_bytes})"
             return HttpAnswer(status, response.headers, b"", broken, is_too_large=True)
-        return HttpAnswer(status, response.headers, b"".join(pieces), broken)
+        return HttpAnswer(status, response.headers, body.getvalue(), broken)
 
     def _reason(self, error: BaseException) -> str:
         causes = list(_causes(error))

@@ -195,6 +195,7 @@ class Deliveries:
                     self.counts["doubled"] += 1
                 page.append(end)
                 size += end.weight
+                del end  # whoever gets the page frees it, and the next one may be long in coming
                 if size >= _PAGE_BYTES:
                     yield page
                     page, size = [], 0

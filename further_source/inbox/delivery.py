@@ -98,8 +98,6 @@ class _UrlStep(msgspec.Struct):
 
 _read_steps = msgspec.json.Decoder(list[_UrlStep]).decode
 _read_data = msgspec.json.Decoder(_UrlData).decode
-_read_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_read_objects = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What is raised where a delivery is of another shape, or holds what is no plain JSON."""
 
@@ -136,25 +134,16 @@ def read_payload(delivery: Delivery, data: Mapping[int, bytes]) -> dict[str, Any
 
     Raises:
         NoDelivery: It is not JSON.
-        ValueError: A text is neither a JSON object nor a list.
+        ValueError: A text is neither a JSON object nor a list, or not JSON.
     """
-    texts = {index: _checked_data(text) for index, text in data.items()}
-    if not texts:
-        return _payload(delivery.body)
-    try:
-        top = dict(_read_object(delivery.body))
-        steps = _read_objects(top["steps"])
-    except _UNREADABLE:
-        payload = _payload(delivery.body)
-        found = _steps_of(payload)
-        for index, text in texts.items():
-            found[index]["data"] = jsontext.loads(text)
-        return {**payload, "steps": found}
-    for index, text in texts.items():
-        steps[index]["data"] = msgspec.Raw(text)
-    # As a text again, so that what is large is read part by part, like a large answer.
-    top["steps"] = msgspec.Raw(msgspec.json.encode(steps))
-    return _payload(msgspec.json.encode(top))
+    read = {index: _read_text(text) for index, text in data.items()}
+    payload = _payload(delivery.body)
+    if not read:
+        return payload
+    steps = _steps_of(payload)
+    for index, of_step in read.items():
+        steps[index]["data"] = of_step
+    return {**payload, "steps": steps}
 
 
 def _payload(body: bytes) -> dict[str, Any]:
@@ -174,15 +163,11 @@ def _steps_of(payload: Mapping[str, Any]) -> list[Any]:
     return steps if isinstance(steps, list) else []
 
 
-def _checked_data(text: bytes) -> bytes:
-    text = text.removeprefix(codecs.BOM_UTF8)
-    if not text.lstrip().startswith((b"{", b"[")):
+def _read_text(text: bytes) -> Any:
+    """Data of a step; the rows of what is large stay unread, like those of a large answer."""
+    if not text.removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"{", b"[")):
         raise ValueError("neither a JSON object nor a list")
-    try:
-        msgspec.json.decode(text, type=msgspec.Raw)
-    except _UNREADABLE:
-        jsontext.loads(text)
-    return text
+    return jsontext.loads(text, unread="data")
 
 
 def has_steps(payload: Mapping[str, Any]) -> bool:

@@ -156,6 +156,7 @@ class _Run:
             page.clear()  # with the answers as they were parsed, which take the most memory
             for part in in_parts(answers):
                 yield records.page(part, load_id, self.report.rows)
+                part.clear()  # an error that dlt keeps may keep this frame, with the last of a large answer
             answers.clear()
             self.tell()
         yield records.rest()

@@ -76,6 +76,7 @@ class Step:
         blocks: The rows that have been read; those of a large answer are read part by part, by `parts.in_parts`.
         first_row: Where in the step the first of these stands.
         unread: The texts of those that have not been read.
+        parted_rows: How many rows were in parts of a large answer that came before.
     """
 
     index: int
@@ -85,10 +86,11 @@ class Step:
     blocks: list[Block] = field(default_factory=list)
     first_row: int = 0
     unread: Sequence[msgspec.Raw] = ()
+    parted_rows: int = 0
 
     @property
     def row_count(self) -> int:
-        return sum(block.row_count for block in self.blocks) + len(self.unread)
+        return self.parted_rows + sum(block.row_count for block in self.blocks) + len(self.unread)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +128,8 @@ def normalize_steps(payload: dict[str, Any] | None) -> list[Step]:
     steps = payload.get("steps") if payload else None
     if isinstance(steps, Unread):
         try:
-            return [_unread_step(index, step) for index, step in enumerate(_READ_STEPS(steps.text))]
-        except (msgspec.ValidationError, RecursionError):  # of another shape, or nested very deeply
+            return [_unread_step(index, text) for index, text in enumerate(_READ_LIST(steps.text))]
+        except (msgspec.ValidationError, RecursionError):  # no list, or nested very deeply
             steps = loads_checked(bytes(steps.text))
     if isinstance(steps, dict):
         steps = [steps]
@@ -137,7 +139,7 @@ def normalize_steps(payload: dict[str, Any] | None) -> list[Step]:
 
 
 class _UnreadData(msgspec.Struct):
-    data: list[msgspec.Raw]
+    data: msgspec.Raw
     schema: msgspec.Raw = _NULL
     metadata: msgspec.Raw = _NULL
 
@@ -147,19 +149,21 @@ class _UnreadStep(msgspec.Struct):
     step_name: msgspec.Raw = _NULL
 
 
-_READ_STEPS = msgspec.json.Decoder(list[_UnreadStep]).decode
+_READ_LIST = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_READ_STEP = msgspec.json.Decoder(_UnreadStep).decode
 
 
-def _unread_step(index: int, step: _UnreadStep) -> Step:
-    data = step.data
-    name = loads_checked(bytes(step.step_name))
-    return Step(
-        index,
-        name if isinstance(name, str) else None,
-        loads_checked(bytes(data.schema)),
-        loads_checked(bytes(data.metadata)),
-        unread=data.data,
-    )
+def _unread_step(index: int, text: msgspec.Raw) -> Step:
+    try:
+        step = _READ_STEP(text)
+    except (msgspec.ValidationError, RecursionError):  # of another shape, or nested very deeply
+        return _step(index, loads_checked(bytes(text)))
+    data = {
+        "data": Unread(step.data.data),
+        "schema": loads_checked(bytes(step.data.schema)),
+        "metadata": loads_checked(bytes(step.data.metadata)),
+    }
+    return _step(index, {"step_name": loads_checked(bytes(step.step_name)), "data": data})
 
 
 def _step(index: int, step: Any) -> Step:
@@ -172,12 +176,15 @@ def _step(index: int, step: Any) -> Step:
         return Step(index, name, blocks=blocks_of(data))
     if not isinstance(data, dict):
         return Step(index, name)
-    rows = data.get("data")
+    rows, schema, metadata = data.get("data"), data.get("schema"), data.get("metadata")
+    if isinstance(rows, Unread):
+        try:
+            return Step(index, name, schema, metadata, unread=_READ_LIST(rows.text))
+        except (msgspec.ValidationError, RecursionError):  # no list, or nested very deeply
+            rows = loads_checked(bytes(rows.text))
     if isinstance(rows, dict):
         rows = [rows]
-    return Step(
-        index, name, data.get("schema"), data.get("metadata"), blocks_of(rows if isinstance(rows, list) else [])
-    )
+    return Step(index, name, schema, metadata, blocks_of(rows if isinstance(rows, list) else []))
 
 
 def blocks_of(rows: list[Any]) -> list[Block]:

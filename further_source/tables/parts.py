@@ -10,7 +10,7 @@ from further_source.tables.answer import Answer, Block, Step, blocks_of
 
 __all__ = ["in_parts"]
 
-_PART_BYTES = 4_000_000
+_PART_BYTES = 2_000_000
 _BATCH_BYTES = 100_000  # are parsed at once: what comes of them stays in the processor's cache
 
 
@@ -29,21 +29,36 @@ def in_parts(
     together: list[Answer] = []
     size = 0
     for answer in answers:
-        cells = answer.parted_cells
-        for step in answer.steps:
-            first_row = step.first_row + step.row_count - len(step.unread)
-            for batch in _batches(step.unread, batch_bytes):
-                blocks = blocks_of(jsontext.loads_checked(b"[" + b",".join(batch) + b"]"))
-                together.append(_part(answer, step, blocks, first_row))
-                cells += together[-1].cell_count
-                first_row += len(batch)
-                size += sum(map(len, batch))
+        if any(step.unread for step in answer.steps):
+            cells = answer.parted_cells
+            for part, part_size in _parts(answer, batch_bytes):
+                together.append(part)
+                cells += part.cell_count
+                size += part_size
                 if size >= part_bytes:
                     yield together
                     together, size = [], 0
-        together.append(replace(answer, parted_cells=cells))
+            steps = [replace(step, blocks=[], unread=(), parted_rows=step.row_count) for step in answer.steps]
+            answer = replace(answer, steps=steps, parted_cells=cells)
+        together.append(answer)
     if together:
         yield together
+
+
+def _parts(answer: Answer, batch_bytes: int) -> Iterator[tuple[Answer, int]]:
+    """The parts of an answer, and how much text is in each that had not been read.
+
+    Each step has one, also without rows: columns and tables are named in the order in which fields and steps come.
+    """
+    for step in answer.steps:
+        first_row = step.first_row
+        if step.blocks or not step.unread:
+            yield _part(answer, step, step.blocks, first_row), 0
+            first_row += step.row_count - len(step.unread)
+        for batch in _batches(step.unread, batch_bytes):
+            blocks = blocks_of(jsontext.loads_checked(b"[" + b",".join(batch) + b"]"))
+            yield _part(answer, step, blocks, first_row), sum(map(len, batch))
+            first_row += len(batch)
 
 
 def _part(answer: Answer, step: Step, blocks: list[Block], first_row: int) -> Answer:

@@ -2,13 +2,16 @@
 
 import json
 import tracemalloc
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import dlt
 import pyarrow as pa
 import pytest
+from dlt.common.normalizers.naming.snake_case import NamingConvention
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,9 +22,13 @@ from further_source.polling.poll import Ended
 from further_source.sandbox import Sandbox, cell, completed, failed, step
 from further_source.tables.answer import Answer, normalize_steps
 from further_source.tables.cells import cells_table
+from further_source.tables.executions import AnswerColumns, declared_types, execution_row
+from further_source.tables.fields import FieldColumns
 from further_source.tables.parts import in_parts
+from further_source.tables.rows import wide_tables
 from further_source.tables.steps import step_rows
 from tests.support.loading import WORKFLOW, query, records, serve_steps, source_of, wide
+from tests.tables.test_answer import SAMPLES
 from tests.tables.test_fuzz import EXTRAS, OVERRIDES
 
 PART = 60_000_000  # bytes that the records of a part take, and the text of it as objects
@@ -59,6 +66,66 @@ def test_parts_come_to_the_same_records(
     assert str(cells_of(iter(parts))) == str(cells_of(iter([whole])))
     assert [answer.is_part for part in parts for answer in part] == [*[True] * (sum(map(len, parts)) - 1), False]
     assert parts[-1][-1].cell_count == at_once.cell_count
+
+
+def rows_of(parts: Iterator[list[Answer]]) -> dict[str, Any]:
+    """All records of all tables, without nulls, by table."""
+    naming = NamingConvention()
+    columns, fields = AnswerColumns(naming, declared_types()), FieldColumns([], {}, naming, 400)
+    rows: dict[str, Any] = defaultdict(list)
+    for part in parts:
+        whole = [answer for answer in part if not answer.is_part]
+        rows["executions"] += [execution_row(answer, columns) for answer in whole]
+        rows["steps"] += [row for answer in whole for row in step_rows(answer)]
+        for name, table in [("cells", cells_table(part, "load")), *wide_tables(part, fields, "load")]:
+            rows[name] += [{key: value for key, value in row.items() if value is not None} for row in table.to_pylist()]
+    return {**rows, "fields": fields.recorded}
+
+
+ROW = '{"a": {"value": "x", "confidence_score": 0.5}, "b": {"value": 12.50}}'
+GOOD = f'{{"step_name": "Good", "data": {{"schema": {{"a": -0}}, "data": [{ROW}, {ROW}], "metadata": null}}}}'
+STEPS = {
+    "no step": "null",
+    "a text": '"step"',
+    "an empty step": "{}",
+    "without data": '{"step_name": "S", "data": null}',
+    "without rows": '{"step_name": "S", "data": {"schema": {}}}',
+    "rows that are null": '{"step_name": "S", "data": {"data": null}}',
+    "one row": f'{{"step_name": "S", "data": {{"data": {ROW}}}}}',
+    "data that is the rows": f'{{"step_name": "S", "data": [{ROW}]}}',
+    "a name that is none": f'{{"step_name": {{"a": 1, "a": 2}}, "data": {{"data": [{ROW}]}}}}',
+    "two names": f'{{"step_name": "S", "step_name": "T", "data": {{"data": [{ROW}]}}}}',
+    "data twice": f'{{"step_name": "S", "data": null, "data": {{"data": [], "data": [{ROW}]}}}}',
+    "odd rows": f'{{"data": {{"data": [1, null, [], "x", {{}}, {ROW}, {{"a": 1, "a": {{"value": 2, "value": 3}}}}]}}}}',
+    "odd numbers": '{"data": {"data": [{"n": [-0, -0.0, 1e400, 1e9999999999999999999999, 0.1]}]}}',
+    "a constant": '{"data": {"data": [{"n": {"value": NaN, "confidence_score": -Infinity}}]}}',
+    "odd texts": '{"data": {"data": [{"\\u0000": "\\u0000", "a\\": \\"b": "c\\": "}]}}',
+    "a lone surrogate": '{"data": {"data": [{"\\ud800": "\\ud800"}]}}',
+    "deep": f'{{"data": {{"data": [{{"n": {"[" * 850}{"]" * 850}}}]}}}}',
+}
+
+
+@pytest.mark.parametrize("steps", [f"[{step}, {GOOD}]" for step in STEPS.values()] + list(STEPS.values()))
+def test_odd_steps_come_to_the_same_tables(steps: str) -> None:
+    assert_same_tables(f'{{"status": "completed", "metadata": {{"n": 1, "n": 2}}, "steps": {steps}}}'.encode())
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
+def test_samples_come_to_the_same_tables(path: Path) -> None:
+    assert_same_tables(json.dumps(json.loads(path.read_bytes())["answer"]).encode())
+
+
+def assert_same_tables(body: bytes) -> None:
+    at_once = rows_of(in_parts([answer_of(body)]))
+
+    assert rows_of(in_parts([answer_of(long(body))], part_bytes=1, batch_bytes=1)) == at_once
+
+
+@pytest.mark.parametrize("name", ["no step", "without data", "rows that are null", "data that is the rows", "deep"])
+def test_a_step_of_another_shape_leaves_the_others_unread(name: str) -> None:
+    answer = answer_of(long(f'{{"steps": [{GOOD}, {STEPS[name]}, {GOOD}]}}'.encode()))
+
+    assert [len(step.unread) for step in answer.steps][::2] == [2, 2]
 
 
 @pytest.mark.slow
