@@ -138,10 +138,11 @@ class _Run:
     def pages(self, plan: Plan) -> Iterator["Page"]:
         """The pages of one load, from inside its extraction; the first is empty, and makes the tables."""
         if self._opened is None:
+            found, self._found = self._found, None
             self._opened = open_run(
                 plan,
                 self.report,
-                found=self._found,
+                found=found,
                 alone=self._alone,
                 shared=self._shared,
                 stop=self._stop,
@@ -316,6 +317,8 @@ def run_in_slices(
         AlreadyRunningError: Another load into the dataset is running, and nothing was asked. Or one has begun because
             this one stood still for longer than its lease; what had arrived waits in the pending package.
         CredentialsError: The API refused the credentials; what had arrived is loaded.
+        DestinationException: The destination failed before anything was asked.
+        ManifestError: A list cannot be read.
         dlt.pipeline.exceptions.PipelineStepFailed: As of `pipeline.run`.
     """
     with leased(pipeline, shared=shared) as lease, nullcontext() if shared else OpenFile(pipeline) as file:
