@@ -78,6 +78,7 @@ def tables(scale: Scale) -> Iterator[Table]:
     yield waiting_virtual(scale)
     yield waiting_real(scale)
     yield idle(scale)
+    yield next_to_nothing(scale)
     yield huge(scale)
     yield startup(scale)
     yield report(scale)
@@ -227,6 +228,14 @@ def idle(scale: Scale) -> Table:
     return Table("Nothing to do", headers, rows)
 
 
+def next_to_nothing(scale: Scale) -> Table:
+    run = measure("idle:repeated", times=2 * scale.starts)
+    names = {"nothing": "nothing new", "one": "one new execution of two cells"}
+    rows = [(text, f"{run[key]:.2f}") for key, text in names.items()]
+    title = f"Next to nothing to do, where all is imported (median of {2 * scale.starts})"
+    return Table(title, ("what is new", "CPU seconds"), rows)
+
+
 def huge(scale: Scale) -> Table:
     size = {"rows": scale.huge_rows, "fields": _FIELDS}
     parsed = measure("huge:parsed", **size)
@@ -251,9 +260,15 @@ def startup(scale: Scale) -> Table:
         "help": "`load.py --help`",
         "wrong_usage": "`load.py --no-such-option`",
         "nothing_to_do": "`load.py` with an empty list",
+        "imports": "importing dlt and what `load.py` imports",
+        "nothing_new": "`load.py` with a list of which all is loaded",
     }
-    rows = [(text, f"{run[key]:.2f}", f"{run[key] / run['import_dlt']:.2f}") for key, text in names.items()]
-    return Table(f"Start-up (median of {scale.starts})", ("what", "seconds", "times `import dlt`"), rows)
+    rows = [
+        (text, f"{run[key]:.2f}", f"{run[f'cpu_{key}']:.2f}", f"{run[key] / run['import_dlt']:.2f}")
+        for key, text in names.items()
+    ]
+    headers = ("what", "seconds", "CPU seconds", "times `import dlt`")
+    return Table(f"Start-up (median of {scale.starts})", headers, rows)
 
 
 def report(scale: Scale) -> Table:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import dlt
@@ -12,9 +13,10 @@ from benchmarks.measure import timed
 from benchmarks.payloads import WORKFLOW_ID
 from benchmarks.serve import TOKEN
 from further_source import further_source, run_in_slices
-from further_source.sandbox import Sandbox, completed
+from further_source.sandbox import Sandbox, cell, completed, step
 
 _LIST = "executions.csv"
+_ROW = {"number": cell("A-1", 0.9), "amount": cell(12.5, 0.8)}
 
 
 def listed(count: int) -> dict[str, Any]:
@@ -29,6 +31,35 @@ def listed(count: int) -> dict[str, Any]:
             report = run_in_slices(pipeline, source)
         result["requests"] = len(sandbox.requests)
     assert report.earlier.total() == count
+    return result
+
+
+def repeated(times: int) -> dict[str, Any]:
+    """Median CPU seconds of a run in a process that has imported all: with nothing new, and with one new execution.
+
+    The source and the pipeline are made anew, as by a process that is started for each.
+    """
+    result: dict[str, Any] = {}
+    with Sandbox() as sandbox:
+        token = sandbox.issue_token()
+        names: list[str] = []
+
+        def run(new: int) -> float:
+            for _ in range(new):
+                names.append(f"e{len(names)}")
+                sandbox.add(WORKFLOW_ID, names[-1], completed(WORKFLOW_ID, names[-1], [step("invoice", [_ROW])]))
+            one: dict[str, float] = {}
+            with timed(one):
+                pipeline = dlt.pipeline("benchmark", destination="duckdb", dataset_name="data")
+                executions = [f"{WORKFLOW_ID}/{name}" for name in names]
+                source = further_source(executions=executions, base_url=sandbox.base_url, access_token=token)
+                report = run_in_slices(pipeline, source)
+            assert report.ended.total() == new
+            return one["cpu_seconds"]
+
+        run(1)
+        for name, new in (("nothing", 0), ("one", 1)):
+            result[name] = median([run(new) for _ in range(times)])
     return result
 
 

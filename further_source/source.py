@@ -14,7 +14,6 @@ from dlt.extract.pipe import Pipe
 from further_source import configuration, manifest
 from further_source.api.client import Client
 from further_source.destination.lease import configured_seconds
-from further_source.destination.listing import read_executions_of_destination
 from further_source.dlt_internals import keep_inner_hints
 from further_source.exceptions import ConfigurationError
 from further_source.executions import ExecutionId
@@ -159,7 +158,7 @@ def further_source(
             max_answer_bytes=max_answer_bytes,
         )
         make_client().close()  # finds what cannot work before anything is asked
-    eager, later = _lists(
+    eager, later, query = _lists(
         _configured_executions() if executions is None else executions,
         executions_file,
         executions_query,
@@ -173,14 +172,15 @@ def further_source(
         commit_interval=commit_interval,
         push=push,
         listed_later=later,
+        query=query,
     )
     return _resources(plan, row_tables=row_tables)
 
 
 def _lists(
     executions: object, file: str | None, query: str | None, database: str | None
-) -> tuple[list[Iterable[ExecutionId]], list[Callable[[], Iterable[ExecutionId]]]]:
-    """Lists that are read now, and those that are read once a run has begun."""
+) -> tuple[list[Iterable[ExecutionId]], list[Callable[[], Iterable[ExecutionId]]], str | None]:
+    """Lists that are read now, those that are read once a run extracts, and a query on the destination."""
     eager: list[Iterable[ExecutionId]] = []
     later: list[Callable[[], Iterable[ExecutionId]]] = []
     if isinstance(executions, DltResource):
@@ -191,9 +191,8 @@ def _lists(
         eager.append(manifest.read_executions_file(file))
     if query and database:
         eager.append(manifest.read_executions_query(query, database))
-    elif query:
-        later.append(lambda: read_executions_of_destination(dlt.current.pipeline(), query))
-    return eager, later
+        query = None
+    return eager, later, query or None
 
 
 class _Piped(DltResource):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import dlt
 from dlt.common import logger
 from dlt.common.destination.client import WithStagingDataset
-from dlt.common.destination.exceptions import DestinationException
+from dlt.common.destination.exceptions import DestinationException, DestinationUndefinedEntity
 from dlt.common.schema import Schema
 
 from further_source.destination.catalog import knows_sql, make_tables, stored_types
@@ -35,7 +35,7 @@ from further_source.tables.columns import EXECUTIONS, FIELDS, MERGE_KEY, STEPS, 
 from further_source.tables.executions import AnswerColumns, declared_types
 from further_source.tables.fields import NO_FIELD, NO_VALUE, ROWS_PREFIX, Field, FieldColumns
 
-__all__ = ["Dataset", "Decisions", "add_columns"]
+__all__ = ["Dataset", "Decisions", "add_columns", "has_tables"]
 
 Tables = Mapping[str, Mapping[str, str]]
 """dlt data types by table and column."""
@@ -285,6 +285,21 @@ def add_columns(client: Any, loading: Loading, wanted: Tables) -> None:
         name: [{"name": column, "data_type": kind} for column, kind in types.items()] for name, types in wanted.items()
     }
     make_tables(client, {name: [*loading.stored_columns(name).values(), *more] for name, more in added.items()})
+
+
+def has_tables(client: Any, names: Iterable[str]) -> bool:
+    """Whether the dataset has these tables, with all columns that they have from the start.
+
+    Args:
+        client: Of a destination that knows SQL; it is open.
+    """
+    try:
+        return all(
+            {column.name for column in TABLES[name].columns} <= {column.lower() for column in columns}
+            for name, columns in client.get_storage_tables(list(names))
+        )
+    except DestinationUndefinedEntity:
+        return False
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from further_source.destination.forgotten import stored_forgotten
 from further_source.executions import ExecutionId
 from further_source.tables.answer import FINAL_OUTCOMES
 
-__all__ = ["MAX_IDS_IN_QUERY", "WAITED_FOR", "Ledger", "ended_query", "ids_condition", "read_ledger"]
+__all__ = ["MAX_IDS_IN_QUERY", "WAITED_FOR", "Ledger", "ended_query", "ids_condition", "read_ledger", "read_ledger_by"]
 
 WAITED_FOR = "running"
 """The `poll_outcome` of an execution whose delivery is waited for: it has no status, because it was never asked."""
@@ -119,20 +119,41 @@ def read_ledger(
             each one that was made, and with it whatever was in memory then.
     """
     client = client or pipeline.destination_client()
-    # One dict that has every key from the start, so that a million ids are in memory once.
-    ledger = Ledger(dict.fromkeys(listed))
+    if not issubclass(pipeline.destination.client_class, FSClientBase):
+        with client:
+            return read_ledger_by(client, listed, stored_forgotten(client), seen=seen)
+    ledger = _empty(listed)
     try:
-        if issubclass(pipeline.destination.client_class, FSClientBase):
-            _add_from_files(ledger, pipeline, client, table_format, seen=seen)
-        else:
-            with client as destination:
-                ledger.forgotten = frozenset(one for one in stored_forgotten(destination) if one in ledger.outcomes)
-                sql: SqlClientBase[Any] = destination.sql_client
-                finished_loads = {load_id for (load_id,) in _rows(sql, _loads_query(sql))}
-                ledger.add(_rows(sql, _executions_query(sql, listed, seen=seen)), finished_loads)
+        _add_from_files(ledger, pipeline, client, table_format, seen=seen)
+    except DestinationUndefinedEntity:
+        return Ledger()  # the first load
+    return ledger
+
+
+def read_ledger_by(
+    client: Any, listed: Collection[ExecutionId], forgotten: Iterable[ExecutionId], *, seen: bool = False
+) -> Ledger:
+    """The same, by a client of a destination that knows SQL, which is open.
+
+    Args:
+        forgotten: All executions that were forgotten.
+    """
+    ledger = _empty(listed)
+    ledger.forgotten = frozenset(one for one in forgotten if one in ledger.outcomes)
+    if not listed:
+        return ledger
+    sql: SqlClientBase[Any] = client.sql_client
+    try:
+        finished_loads = {load_id for (load_id,) in _rows(sql, _loads_query(sql))}
+        ledger.add(_rows(sql, _executions_query(sql, listed, seen=seen)), finished_loads)
     except DestinationUndefinedEntity:
         return Ledger(forgotten=ledger.forgotten)  # the first load
     return ledger
+
+
+def _empty(listed: Collection[ExecutionId]) -> Ledger:
+    """In one dict that has every key from the start, so that a million ids are in memory once."""
+    return Ledger(dict.fromkeys(listed))
 
 
 def _add_from_files(

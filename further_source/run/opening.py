@@ -5,11 +5,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import dlt
+from dlt.extract import DltSource
 
 from further_source.api.client import Client
 from further_source.destination.appending import read_leftovers
-from further_source.destination.forgotten import read_forgotten
-from further_source.destination.ledger import MAX_IDS_IN_QUERY, Ledger, read_ledger
+from further_source.destination.catalog import knows_sql
+from further_source.destination.dataset import has_tables
+from further_source.destination.forgotten import erase_what_came_back, read_forgotten, stored_forgotten
+from further_source.destination.ledger import MAX_IDS_IN_QUERY, Ledger, read_ledger, read_ledger_by
+from further_source.destination.listing import read_executions_of_destination
 from further_source.destination.strategy import Loading
 from further_source.exceptions import ConfigurationError
 from further_source.executions import ExecutionId
@@ -21,11 +25,12 @@ from further_source.run.arrivals import ONE_LOAD, Arrivals, Push
 from further_source.run.report import Report
 from further_source.run.session import Session
 from further_source.settings import PollingSettings
+from further_source.tables.columns import CELLS, EXECUTIONS, ROWS, STEPS
 
 if TYPE_CHECKING:
     from further_source.run.records import Records
 
-__all__ = ["Opened", "Plan", "open_run"]
+__all__ = ["Found", "Opened", "Plan", "look_first", "open_run"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class Plan:
         reload: Whether to ask also for what is loaded.
         commit_interval: Seconds after which a slice is loaded; None for what suits the destination.
         push: How deliveries are read, where there is an inbox.
-        listed_later: Lists that can be read only once a run has begun; they come after `listed`.
+        listed_later: Lists that can be read only once a run extracts; they come after `listed`.
+        query: SQL that lists executions in the destination; they come after all others.
     """
 
     listed: Sequence[ExecutionId]
@@ -48,13 +54,31 @@ class Plan:
     commit_interval: float | None
     push: Push | None = None
     listed_later: Sequence[Callable[[], Iterable[ExecutionId]]] = ()
+    query: str | None = None
 
-    def complete(self) -> "Plan":
+    def complete(self, pipeline: dlt.Pipeline) -> "Plan":
         """The plan with all its lists read."""
-        later = (read() for read in self.listed_later)
+        later = [read() for read in self.listed_later]
+        if self.query:
+            later.append(read_executions_of_destination(pipeline, self.query))
         return (
-            replace(self, listed=merge_executions(self.listed, *later), listed_later=()) if self.listed_later else self
+            replace(self, listed=merge_executions(self.listed, *later), listed_later=(), query=None) if later else self
         )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found before anything is extracted.
+
+    Attributes:
+        plan: With all its lists read.
+        ledger: What the destination holds of them.
+        is_idle: Whether there is nothing to load, and no table to make or change.
+    """
+
+    plan: Plan
+    ledger: Ledger
+    is_idle: bool
 
 
 @dataclass(frozen=True)
@@ -90,10 +114,45 @@ class Opened:
         return self.leftovers is not None and self.held(execution) is None and execution not in self.leftovers
 
 
+def look_first(plan: Plan, report: Report, pipeline: dlt.Pipeline, source: DltSource, *, shared: bool) -> Found | None:
+    """Looks, before anything is extracted, whether there is anything to load; the report is told as by `open_run`.
+
+    To extract, normalize and load nothing takes dlt twice as long as to find that there is nothing.
+
+    Returns:
+        None where only an extraction can tell, or has more to do than to load what is listed.
+
+    Raises:
+        DestinationException: The destination failed.
+        ManifestError: A list cannot be read.
+    """
+    selected = source.resources.selected.keys()
+    if not (EXECUTIONS.name in selected and selected <= {EXECUTIONS.name, STEPS.name, CELLS.name, ROWS.name}):
+        return None
+    if plan.reload or plan.listed_later or pipeline.refresh or source.name not in pipeline.schema_names:
+        return None
+    if not knows_sql(pipeline) or (plan.push is not None and (shared or not plan.push.inbox.is_empty)):
+        return None
+    pipeline.activate()  # as `run` does, so that credentials of this pipeline are found
+    plan = plan.complete(pipeline)
+    client = pipeline.destination_client()
+    with client:
+        tombstones = stored_forgotten(client)
+        ledger = read_ledger_by(client, plan.listed, tombstones, seen=plan.push is not None)
+        is_idle = not ledger.missing(plan.listed) and has_tables(client, selected - {ROWS.name})
+    if is_idle:
+        if tombstones:
+            erase_what_came_back(pipeline)  # as after each load; one may have been killed before it came to that
+        _tell(report, plan, ledger)
+        report.rows.update(dict.fromkeys(selected - {ROWS.name}, 0))
+    return Found(plan, ledger, is_idle)
+
+
 def open_run(
     plan: Plan,
     report: Report,
     *,
+    found: Found | None,
     alone: bool,
     shared: bool,
     stop: Callable[[], bool],
@@ -104,6 +163,7 @@ def open_run(
     Imports pyarrow only now: that takes long, and a run that finds its configuration wrong needs none.
 
     Args:
+        found: What `look_first` found.
         alone: Whether it is sure that nobody else loads any of these executions until the run is over.
         shared: As of `run_in_slices`; so is `stop`.
         on_change: As of `Session`.
@@ -116,18 +176,16 @@ def open_run(
 
     if plan.push is not None and shared:
         raise ConfigurationError(ONE_LOAD)
-    plan = plan.complete()
+    plan = found.plan if found is not None else plan.complete(dlt.current.pipeline())
     records = records_of(dlt.current.pipeline(), dlt.current.source(), shared=shared)
-    ledger = _ledger(plan.listed, records.loading.table_format, seen=plan.push is not None)
+    if found is not None:
+        ledger: Ledger | None = found.ledger
+    else:
+        ledger = _ledger(plan.listed, records.loading.table_format, seen=plan.push is not None)
     _check(plan, records.loading, ledger)
     held = ledger or Ledger(forgotten=_forgotten(plan.listed))
-    report.listed = len(plan.listed)
-    report.forgotten = len(held.forgotten)
-    if plan.reload:
-        to_ask = held.allowed(plan.listed)
-    else:
-        to_ask = held.missing(plan.listed)
-        report.earlier = held.counts()
+    _tell(report, plan, held)
+    to_ask = held.allowed(plan.listed) if plan.reload else held.missing(plan.listed)
     ask = _asking(plan, stop, on_change)
     unlisted: set[ExecutionId] = set()
     is_anything = bool(to_ask) or (plan.push is not None and not plan.push.inbox.is_empty)
@@ -153,6 +211,13 @@ def open_run(
     else:
         session = ask(to_ask)
     return Opened(session, records, ledger, leftovers, ask is not None, unlisted)
+
+
+def _tell(report: Report, plan: Plan, held: Ledger) -> None:
+    report.listed = len(plan.listed)
+    report.forgotten = len(held.forgotten)
+    if not plan.reload:
+        report.earlier = held.counts()
 
 
 def _asking(

@@ -31,7 +31,7 @@ from further_source.executions import ExecutionId
 from further_source.garbage import rarely_collected
 from further_source.polling.poll import Ended, PollState
 from further_source.run.arrivals import Arrivals
-from further_source.run.opening import Opened, Plan, open_run
+from further_source.run.opening import Found, Opened, Plan, look_first, open_run
 from further_source.run.report import NotCompleted, Report
 from further_source.run.session import Portion, Session
 from further_source.tables.answer import Answer, normalize_steps
@@ -91,6 +91,7 @@ class _Run:
         self._stop = stop
         self._on_progress = on_progress
         self._shared = shared
+        self._found: Found | None = None
         self._opened: Opened | None = None
         self._loaded_next: list[ExecutionId] = []  # are loaded as ended once that load is
         self._file = file
@@ -124,15 +125,24 @@ class _Run:
         self.report.loaded, self.report.loaded_at = self.report.ended.total(), time.time()
         self.tell()
 
+    def is_idle(self, pipeline: dlt.Pipeline, source: DltSource) -> bool:
+        """Whether there is nothing to load; as `look_first`, it may not be known before something is extracted."""
+        plan = _plan_of(source)
+        if plan is not None:
+            self._found = look_first(plan, self.report, pipeline, source, shared=self._shared)
+        return self._found is not None and self._found.is_idle
+
     def _note(self, state: PollState) -> None:
         self.report.polling = state
 
     def pages(self, plan: Plan) -> Iterator["Page"]:
         """The pages of one load, from inside its extraction; the first is empty, and makes the tables."""
         if self._opened is None:
+            found, self._found = self._found, None
             self._opened = open_run(
                 plan,
                 self.report,
+                found=found,
                 alone=self._alone,
                 shared=self._shared,
                 stop=self._stop,
@@ -235,10 +245,29 @@ def _choose_workers(loading: Loading, tables: int) -> None:
 
 _sliced_run: ContextVar[_Run | None] = ContextVar("further_source_run", default=None)
 """The run of `run_in_slices` whose load is being extracted."""
+_plans: ContextVar[list[Plan] | None] = ContextVar("further_source_plans", default=None)
+"""Where the plan goes when it is only asked for."""
+
+
+def _plan_of(source: DltSource) -> Plan | None:
+    """What a source polls; None where it is none of ours. Nothing begins, though its resource is iterated."""
+    if "polled" not in source.resources:
+        return None
+    plans: list[Plan] = []
+    token = _plans.set(plans)
+    try:
+        for _ in source.resources["polled"]:
+            pass
+    finally:
+        _plans.reset(token)
+    return next(iter(plans), None)
 
 
 def pages_of_load(plan: Plan) -> Iterator["Page"]:
     """What one load takes, from inside its extraction: the next slice of `run_in_slices`, or all to the end."""
+    if (plans := _plans.get()) is not None:
+        plans.append(plan)
+        return
     run = _sliced_run.get()
     if run is not None:
         yield from run.pages(plan)
@@ -289,6 +318,8 @@ def run_in_slices(
         AlreadyRunningError: Another load into the dataset is running, and nothing was asked. Or one has begun because
             this one stood still for longer than its lease; what had arrived waits in the pending package.
         CredentialsError: The API refused the credentials; what had arrived is loaded.
+        DestinationException: The destination failed before anything was asked.
+        ManifestError: A list cannot be read.
         dlt.pipeline.exceptions.PipelineStepFailed: As of `pipeline.run`.
     """
     with leased(pipeline, shared=shared) as lease, nullcontext() if shared else OpenFile(pipeline) as file:
@@ -307,6 +338,9 @@ def _run_to_its_end(run: _Run, pipeline: dlt.Pipeline, source: DltSource, table_
     refresh = pipeline.refresh
     with closing(run), rarely_collected():
         _load(partial(load_pending, pipeline), pipeline, shared)
+        if run.is_idle(pipeline, source):
+            run.loaded()
+            return run.report
         try:
             while not run.over:
                 try:
