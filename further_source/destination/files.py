@@ -4,11 +4,19 @@ Not by dlt's DuckDB client, which would have to download extensions.
 """
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 
-__all__ = ["delete_load", "table_batches"]
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
+
+from further_source.executions import ExecutionId
+from further_source.tables.columns import EXECUTIONS, MERGE_KEY
+
+__all__ = ["delete_load", "disown", "executions_of_load", "grouped", "rows_of", "table_batches"]
+
+_LOAD_ID = "_dlt_load_id"
 
 
 def table_batches(client: Any, table: str, columns: Sequence[str], table_format: str | None) -> Iterable[Any]:
@@ -54,3 +62,70 @@ def delete_load(client: Any, table: str, table_format: str | None, load_id: str)
         for file in client.list_table_files(table):
             if load_id in PurePosixPath(file).name:
                 client.fs_client.rm(file)
+
+
+def executions_of_load(client: Any, table: str, table_format: str, load_id: str) -> set[ExecutionId]:
+    """The executions of which a table of Delta or Iceberg has rows of a load.
+
+    Raises:
+        DestinationUndefinedEntity: There is no such table yet.
+    """
+    import pyarrow.dataset as ds  # noqa: PLC0415
+
+    found = client.load_open_table(table_format, table)
+    if table_format == "delta":
+        batches = found.to_pyarrow_dataset().to_batches(columns=list(MERGE_KEY), filter=ds.field(_LOAD_ID) == load_id)
+    else:
+        batches = found.scan(f"{_LOAD_ID} = '{load_id}'", selected_fields=MERGE_KEY).to_arrow_batch_reader()
+    return {ExecutionId(workflow, one) for workflow, ids in grouped(batches).items() for one in ids}
+
+
+def disown(client: Any, executions: Iterable[ExecutionId], load_id: str) -> None:
+    """Says in `executions`, a table of Delta or Iceberg, that executions are of a load, if it has them."""
+    by_workflow: dict[str, set[str]] = {}
+    for workflow, execution in executions:
+        by_workflow.setdefault(workflow, set()).add(execution)
+    table_format = client.prepare_load_table(EXECUTIONS.name).get("table_format")
+    if not by_workflow:
+        return
+    with suppress(DestinationUndefinedEntity):
+        if table_format == "delta":
+            client.load_open_table("delta", EXECUTIONS.name).update(
+                {_LOAD_ID: f"'{load_id}'"}, predicate=f"{_LOAD_ID} <> '{load_id}' AND ({_of(by_workflow)})"
+            )
+        elif table_format == "iceberg":
+            from further_source.destination.iceberg import disown_rows  # noqa: PLC0415
+
+            disown_rows(client, EXECUTIONS.name, by_workflow, load_id)
+
+
+def grouped(batches: Iterable[Any]) -> dict[str, set[str]]:
+    """The execution ids in arrow batches, by workflow."""
+    executions: dict[str, set[str]] = {}
+    for batch in batches:
+        workflows, ids = (batch.column(name) for name in MERGE_KEY)
+        for workflow in workflows.unique().to_pylist():
+            of_workflow = ids if batch.num_rows == 1 else ids.filter(_equal(workflows, workflow))
+            executions.setdefault(workflow, set()).update(of_workflow.unique().to_pylist())
+    return executions
+
+
+def rows_of(load_id: str, executions: Mapping[str, set[str]]) -> str:
+    """Delta's condition for rows of a load, or of executions, given by workflow."""
+    of_load = f"{_LOAD_ID} = '{load_id}'"
+    return f"{of_load} OR {_of(executions)}" if executions else of_load
+
+
+def _of(executions: Mapping[str, set[str]]) -> str:
+    # Ids need no escaping: the manifest lets only letters, digits, - and _ pass.
+    conditions = (
+        f"({MERGE_KEY[0]} = '{workflow}' AND {MERGE_KEY[1]} IN ({', '.join(map(repr, sorted(ids)))}))"
+        for workflow, ids in sorted(executions.items())
+    )
+    return " OR ".join(conditions)
+
+
+def _equal(values: Any, value: str) -> Any:
+    import pyarrow.compute as pc  # noqa: PLC0415
+
+    return pc.equal(values, value)
