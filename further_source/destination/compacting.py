@@ -22,6 +22,9 @@ from further_source.text import one_line
 __all__ = ["Compacted", "compact", "compact_where_due"]
 
 
+_SMALL = 50_000_000  # bytes; both formats make files of 100 MB
+
+
 @dataclass(frozen=True)
 class Compacted:
     """What became of a table.
@@ -66,7 +69,7 @@ def compact_where_due(pipeline: dlt.Pipeline, loads: int) -> None:
         return
     try:
         for client, table, table_format in _tables(pipeline):
-            if _count(client, table, table_format) >= loads:
+            if sum(size < _SMALL for size in _sizes(client, table, table_format)) >= loads:
                 done = _compact(client, table, table_format)
                 logger.info(f"{table}: {done.before} files compacted into {done.after}, {done.deleted} deleted")
     except Exception as error:
@@ -87,23 +90,26 @@ def _tables(pipeline: dlt.Pipeline) -> Iterator[tuple[Any, str, str]]:
             yield client, table, table_format
 
 
-def _count(client: Any, table: str, table_format: str) -> int:
+def _sizes(client: Any, table: str, table_format: str) -> list[int]:
+    """The sizes of the files that a table's rows are in now, in bytes."""
     found = client.load_open_table(table_format, table)
     if table_format == "delta":
-        return len(found.file_uris())
-    snapshot = found.current_snapshot()
-    return int(snapshot.summary["total-data-files"]) if snapshot is not None else 0
+        import pyarrow as pa  # noqa: PLC0415
+
+        sizes: list[int] = pa.table(found.get_add_actions(flatten=True)).column("size_bytes").to_pylist()
+        return sizes
+    return [task.file.file_size_in_bytes for task in found.scan().plan_files()]
 
 
 def _compact(client: Any, table: str, table_format: str) -> Compacted:
-    before = _count(client, table, table_format)
+    before = len(_sizes(client, table, table_format))
     if table_format == "delta":
         deleted = _compact_delta(client, table)
     else:
         from further_source.destination.iceberg_files import compact_iceberg  # noqa: PLC0415  where it is the format
 
         deleted = compact_iceberg(client, table)
-    return Compacted(table, before, _count(client, table, table_format), deleted)
+    return Compacted(table, before, len(_sizes(client, table, table_format)), deleted)
 
 
 def _compact_delta(client: Any, name: str) -> int:

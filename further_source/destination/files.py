@@ -4,17 +4,20 @@ Not by dlt's DuckDB client, which would have to download extensions.
 """
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
+from further_source.destination.by_execution import grouped, of_executions
+from further_source.destination.committing import until_it_passes
 from further_source.executions import ExecutionId
 from further_source.tables.columns import EXECUTIONS, MERGE_KEY
 
-__all__ = ["delete_load", "disown", "executions_of_load", "grouped", "rows_of", "table_batches"]
+__all__ = ["delete_load", "disown", "executions_of_load", "table_batches"]
 
 _LOAD_ID = "_dlt_load_id"
 
@@ -90,42 +93,14 @@ def disown(client: Any, executions: Iterable[ExecutionId], load_id: str) -> None
         return
     with suppress(DestinationUndefinedEntity):
         if table_format == "delta":
-            client.load_open_table("delta", EXECUTIONS.name).update(
-                {_LOAD_ID: f"'{load_id}'"}, predicate=f"{_LOAD_ID} <> '{load_id}' AND ({_of(by_workflow)})"
+            from deltalake.exceptions import CommitFailedError  # noqa: PLC0415
+
+            others = f"{_LOAD_ID} <> '{load_id}' AND ({of_executions(by_workflow)})"
+            open_table = partial(client.load_open_table, "delta", EXECUTIONS.name)
+            until_it_passes(
+                lambda: open_table().update({_LOAD_ID: f"'{load_id}'"}, predicate=others), CommitFailedError
             )
         elif table_format == "iceberg":
-            from further_source.destination.iceberg import disown_rows  # noqa: PLC0415
+            from further_source.destination.iceberg import Conflict, disown_rows  # noqa: PLC0415
 
-            disown_rows(client, EXECUTIONS.name, by_workflow, load_id)
-
-
-def grouped(batches: Iterable[Any]) -> dict[str, set[str]]:
-    """The execution ids in arrow batches, by workflow."""
-    executions: dict[str, set[str]] = {}
-    for batch in batches:
-        workflows, ids = (batch.column(name) for name in MERGE_KEY)
-        for workflow in workflows.unique().to_pylist():
-            of_workflow = ids if batch.num_rows == 1 else ids.filter(_equal(workflows, workflow))
-            executions.setdefault(workflow, set()).update(of_workflow.unique().to_pylist())
-    return executions
-
-
-def rows_of(load_id: str, executions: Mapping[str, set[str]]) -> str:
-    """Delta's condition for rows of a load, or of executions, given by workflow."""
-    of_load = f"{_LOAD_ID} = '{load_id}'"
-    return f"{of_load} OR {_of(executions)}" if executions else of_load
-
-
-def _of(executions: Mapping[str, set[str]]) -> str:
-    # Ids need no escaping: the manifest lets only letters, digits, - and _ pass.
-    conditions = (
-        f"({MERGE_KEY[0]} = '{workflow}' AND {MERGE_KEY[1]} IN ({', '.join(map(repr, sorted(ids)))}))"
-        for workflow, ids in sorted(executions.items())
-    )
-    return " OR ".join(conditions)
-
-
-def _equal(values: Any, value: str) -> Any:
-    import pyarrow.compute as pc  # noqa: PLC0415
-
-    return pc.equal(values, value)
+            until_it_passes(lambda: disown_rows(client, EXECUTIONS.name, by_workflow, load_id), Conflict)

@@ -15,7 +15,7 @@ from fsspec.core import strip_protocol
 from pyiceberg.exceptions import CommitFailedException, TableAlreadyExistsError
 from pyiceberg.expressions import And, BooleanExpression, EqualTo, In, Or
 
-from further_source.destination.files import grouped
+from further_source.destination.by_execution import grouped
 from further_source.tables.columns import MERGE_KEY
 
 __all__ = ["Conflict", "committing", "data_files", "disown_rows", "replace_rows"]

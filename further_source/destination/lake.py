@@ -19,9 +19,10 @@ from dlt.common.destination.reference import DestinationReference
 from dlt.common.storages.load_package import commit_load_package_state
 from dlt.destinations import filesystem
 
+from further_source.destination.by_execution import grouped, rows_of
 from further_source.destination.claims import claiming
 from further_source.destination.committing import until_it_passes
-from further_source.destination.files import disown, grouped, rows_of
+from further_source.destination.files import disown
 from further_source.executions import ExecutionId
 from further_source.tables.columns import FIELDS, MERGE_KEY
 from further_source.tables.fields import has_executions
@@ -119,52 +120,69 @@ def _client_class() -> "type[FilesystemClient]":
 
     class Delta(Rows, DeltaLoadFilesystemJob):
         def run(self) -> None:
-            from deltalake import write_deltalake  # noqa: PLC0415
             from deltalake.exceptions import CommitFailedError  # noqa: PLC0415
-            from dlt.common.libs.deltalake import (  # noqa: PLC0415
-                deltalake_storage_options,
-                ensure_delta_compatible_arrow_data,
-                write_delta_table,
-            )
+
+            until_it_passes(self._make if self.table is None else self._replace, CommitFailedError)
+
+        def _replace(self) -> None:
+            from deltalake import write_deltalake  # noqa: PLC0415
+
+            predicate = rows_of(self._load_id, self.executions)
+            write_deltalake(self.table, self._added, mode="overwrite", predicate=predicate, schema_mode="merge")
+
+        def _make(self) -> None:
+            from deltalake import write_deltalake  # noqa: PLC0415
+            from deltalake.exceptions import DeltaError  # noqa: PLC0415
+            from dlt.common.libs.deltalake import deltalake_storage_options  # noqa: PLC0415
 
             config = self._job_client.config
-
-            def replace() -> None:
-                rows = self.whole.scanner(filter=self.kept).to_reader()
-                if (table := self.table) is None:
-                    write_delta_table(
-                        self._job_client.get_open_table_location("delta", self.load_table_name),
-                        rows,
-                        "append",
-                        self._partition_columns,
-                        deltalake_storage_options(config.credentials, config.deltalake_storage_options),
-                        config.deltalake_configuration,
-                    )
-                    return
+            try:
                 write_deltalake(
-                    table,
-                    ensure_delta_compatible_arrow_data(rows, self._partition_columns),
-                    mode="overwrite",
-                    predicate=rows_of(self._load_id, self.executions),
-                    schema_mode="merge",
+                    self._job_client.get_open_table_location("delta", self.load_table_name),
+                    self._added,
+                    partition_by=self._partition_columns,
+                    mode="error",
+                    storage_options=deltalake_storage_options(config.credentials, config.deltalake_storage_options),
+                    configuration=config.deltalake_configuration,
                 )
+            except DeltaError:
+                if self.table is None:
+                    raise
+                self._replace()  # another load was faster
 
-            until_it_passes(replace, CommitFailedError)
+        @property
+        def _added(self) -> Any:
+            from dlt.common.libs.deltalake import ensure_delta_compatible_arrow_data  # noqa: PLC0415
+
+            return ensure_delta_compatible_arrow_data(
+                self.whole.scanner(filter=self.kept).to_reader(), self._partition_columns
+            )
 
     class Iceberg(Rows, IcebergLoadFilesystemJob):
+        makes_table = False
+
         def run(self) -> None:
-            from further_source.destination.iceberg import Conflict, replace_rows  # noqa: PLC0415
+            from further_source.destination.iceberg import Conflict  # noqa: PLC0415
 
-            rows = self.arrow_dataset
+            if not self.makes_table:  # dlt runs the job again once it has made the table
+                until_it_passes(self._replace, Conflict)
 
-            def replace() -> None:
-                if self.table is None:
-                    self._load_table = {**self._load_table, "write_disposition": "append"}
-                    super(Iceberg, self).run()  # makes it
-                else:
-                    replace_rows(self._job_client, self.load_table_name, rows, self._load_id, self.executions)
+        def _replace(self) -> None:
+            from further_source.destination.iceberg import replace_rows  # noqa: PLC0415
 
-            until_it_passes(replace, Conflict)
+            if self.table is None:
+                self._make()
+            replace_rows(self._job_client, self.load_table_name, self.arrow_dataset, self._load_id, self.executions)
+
+        def _make(self) -> None:
+            own = self._load_table
+            self.makes_table = True
+            # Should another load have made it by now, dlt must not write to it.
+            self._load_table = {**own, "write_disposition": "skip"}
+            try:
+                super().run()
+            finally:
+                self.makes_table, self._load_table = False, own
 
     class Client(FilesystemClient):
         def initialize_storage(self, truncate_tables: Any = None) -> None:
