@@ -10,12 +10,14 @@ anew. What Iceberg needs for that where no catalog is configured is in `claims`.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import dlt
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.destination.reference import DestinationReference
+from dlt.common.storages.exceptions import CurrentLoadPackageStateNotAvailable
 from dlt.common.storages.load_package import commit_load_package_state
 from dlt.destinations import filesystem
 
@@ -187,9 +189,10 @@ def _client_class() -> "type[FilesystemClient]":
     class Client(FilesystemClient):
         def initialize_storage(self, truncate_tables: Any = None) -> None:
             super().initialize_storage(truncate_tables)
-            package: Any = dlt.current.load_package_state()
-            if executions := package["state"].get(_DISOWNED):
-                disown(self, (ExecutionId(*one) for one in executions), package["load_id"])
+            with suppress(CurrentLoadPackageStateNotAvailable):
+                package: Any = dlt.current.load_package_state()
+                if executions := package["state"].get(_DISOWNED):
+                    disown(self, (ExecutionId(*one) for one in executions), package["load_id"])
 
         def get_open_table_catalog(self, table_format: Any, catalog_name: str | None = None) -> Any:
             return claiming(super().get_open_table_catalog(table_format, catalog_name), self.fs_client)
