@@ -42,7 +42,7 @@ def claiming(catalog: Any, files: Any) -> Any:
         commit, create = catalog.commit_table, catalog.create_table
 
         def commit_table(table: Any, requirements: Any, updates: Any) -> Any:
-            base = PurePosixPath(catalog.load_table(table.name()).metadata_location)
+            base = PurePosixPath(table.metadata_location)
             with _claimed(files, _path(base.parent), _version(base.name) + 1, base.name):
                 return commit(table, requirements, updates)
 
@@ -127,7 +127,9 @@ def _is_left(files: Any, claim: str) -> bool:
 
 def _names(files: Any, directory: str) -> list[str]:
     files.invalidate_cache(directory)
-    return [PurePosixPath(file).name for file in files.ls(directory, detail=False)]
+    with suppress(FileNotFoundError):  # a store has no directories that are empty
+        return [PurePosixPath(file).name for file in files.ls(directory, detail=False)]
+    return []
 
 
 def _file(directory: str, version: int, number: int) -> str:

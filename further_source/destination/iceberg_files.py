@@ -18,8 +18,8 @@ __all__ = ["compact_iceberg"]
 
 _TARGET_BYTES = 100_000_000  # as Delta's
 _AGE = "history.expire.max-snapshot-age-ms"
-_WEEK = timedelta(days=7)
-_AT_LEAST = timedelta(days=1)
+_DAY = timedelta(days=1)
+"""Each commit reads all snapshots, so a week of them, as Delta keeps, would make loads slow."""
 _DELETES_METADATA = TableProperties.METADATA_DELETE_AFTER_COMMIT_ENABLED
 _KEPT_METADATA = "100"
 
@@ -74,24 +74,29 @@ def _expire(client: Any, name: str) -> None:
 
 
 def _age(table: Any) -> timedelta:
-    return timedelta(milliseconds=int(table.metadata.properties.get(_AGE, _WEEK / timedelta(milliseconds=1))))
+    return timedelta(milliseconds=int(table.metadata.properties.get(_AGE, _DAY / timedelta(milliseconds=1))))
 
 
 def _delete(client: Any, table: Any) -> int:
     """Deletes the files below the table's directory that nothing refers to, if they are old enough."""
+    # Files that are being written are in no snapshot yet, however few of these are kept.
+    oldest = datetime.now(timezone.utc) - max(_age(table), _DAY)
+    files, location = client.fs_client, strip_protocol(table.location())
+    found = [path for directory in ("data", "metadata") for path in files.find(f"{location}/{directory}")]
+    old = [path for path in found if files.modified(path) < oldest]
+    unused = set(old) - _used(table) if old else set()
+    for path in unused:
+        files.rm_file(path)
+    return len(unused)
+
+
+def _used(table: Any) -> set[str]:
+    """The paths of all files that any snapshot refers to, and of the metadata that the table keeps."""
     used = {table.metadata_location, *(entry.metadata_file for entry in table.metadata.metadata_log)}
     for snapshot in table.metadata.snapshots:
         used.add(snapshot.manifest_list)
         for manifest in snapshot.manifests(table.io):
-            used.add(manifest.manifest_path)
-            used.update(entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io))
-    paths = {strip_protocol(path) for path in used}
-    # Files that are being written are in no snapshot yet, however few of these are kept.
-    oldest, deleted = datetime.now(timezone.utc) - max(_age(table), _AT_LEAST), 0
-    files = client.fs_client
-    for directory in ("data", "metadata"):
-        for path, found in files.find(f"{strip_protocol(table.location())}/{directory}", detail=True).items():
-            if path not in paths and found["type"] == "file" and files.modified(path) < oldest:
-                files.rm_file(path)
-                deleted += 1
-    return deleted
+            if manifest.manifest_path not in used:
+                used.add(manifest.manifest_path)
+                used.update(entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io))
+    return {strip_protocol(path) for path in used}

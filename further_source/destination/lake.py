@@ -11,7 +11,7 @@ anew. What Iceberg needs for that where no catalog is configured is in `claims`.
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import dlt
@@ -172,9 +172,12 @@ def _client_class() -> "type[FilesystemClient]":
         def _replace(self) -> None:
             from further_source.destination.iceberg import replace_rows  # noqa: PLC0415
 
-            if self.table is None:
+            replace = partial(replace_rows, self._job_client, self.load_table_name)
+            try:
+                replace(self.arrow_dataset, self._load_id, self.executions)
+            except DestinationUndefinedEntity:
                 self._make()
-            replace_rows(self._job_client, self.load_table_name, self.arrow_dataset, self._load_id, self.executions)
+                replace(self.arrow_dataset, self._load_id, self.executions)
 
         def _make(self) -> None:
             own = self._load_table

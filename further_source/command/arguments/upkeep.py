@@ -8,7 +8,7 @@ __all__ = ["COMPACT", "FORGET", "REBUILD", "VERIFY", "add_compact", "add_forget"
 
 REBUILD = "Makes the wide tables anew from cells and steps, asking the API nothing."
 VERIFY = "Names the executions that have more or fewer steps or cells than their answers had; exits with 3 if any has."
-COMPACT = "Makes large files of the small ones of Delta and Iceberg tables, and deletes what is older than a week."
+COMPACT = "Makes large files of the small ones of Delta and Iceberg tables, and deletes old ones."
 FORGET = (
     "Removes executions from the destination, from inboxes and from this machine for good: no later load brings them "
     "back. "
