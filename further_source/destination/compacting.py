@@ -1,8 +1,9 @@
 """Tables of Delta and Iceberg kept small: small files become large ones, and what nobody reads any more is deleted.
 
 Each load adds a file to each table and a version to its log. Deleted is what no version of the last week refers to in
-Delta, and of the last day in Iceberg, so that whoever reads the table, or loads into it, may go on. Tables may say otherwise by properties of their
-formats: `delta.deletedFileRetentionDuration` and `delta.logRetentionDuration`, `history.expire.max-snapshot-age-ms`.
+Delta, and of the last day in Iceberg, so that whoever reads the table, or loads into it, may go on. Tables may say
+otherwise by properties of their formats: `delta.deletedFileRetentionDuration` and `delta.logRetentionDuration`,
+`history.expire.max-snapshot-age-ms`.
 """
 
 from collections.abc import Iterator
