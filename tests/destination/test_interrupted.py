@@ -137,6 +137,8 @@ def test_a_kill_at_any_step_leaves_every_row_once(
 ) -> None:
     prepare(what, tmp_path, base_url, sandbox)
     serve_rows(sandbox, "c", cells_of(x="6", z=True), cells_of(x="7"))
+    if every > 1 and base_url in LAKES:
+        every *= 2  # loads into a lake take twice as long
     result = campaign(tmp_path, base_url, sandbox, every=every)
     assert result["steps"] > 100 / every
     # Threads that poll take a step more or less.
