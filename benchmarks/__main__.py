@@ -34,6 +34,7 @@ class Scale(NamedTuple):
     stored: tuple[int, ...]
     pushed: int
     kills: int
+    lake_loads: int
 
 
 FULL = Scale(
@@ -50,8 +51,9 @@ FULL = Scale(
     (500, 5_000, 50_000),
     100_000,
     10,
+    100,
 )
-QUICK = Scale(10, (5, 10), 200, (1_000,), 3, 500, 100, 200, 1, (40_000,), (50,), 300, 1)
+QUICK = Scale(10, (5, 10), 200, (1_000,), 3, 500, 100, 200, 1, (40_000,), (50,), 300, 1, 4)
 _ROWS, _FIELDS = 100, 20
 
 
@@ -84,6 +86,7 @@ def tables(scale: Scale) -> Iterator[Table]:
     yield report(scale)
     yield stored(scale)
     yield push(scale)
+    yield lakes(scale)
 
 
 def ingest(scale: Scale) -> Table:
@@ -311,6 +314,37 @@ def push(scale: Scale) -> Table:
         "requests for each",
     )
     return Table(title, headers, [row])
+
+
+def lakes(scale: Scale) -> Table:
+    rows = []
+    for table_format in ("delta", "iceberg"):
+        for every in (0, max(2, scale.lake_loads // 5)):
+            run = measure("lakes:loads", table_format=table_format, loads=scale.lake_loads, compact_every=every)
+            rows.append(
+                (
+                    f"{table_format.capitalize()}, {f'`compact_every = {every}`' if every else 'never compacted'}",
+                    f"{run['first']:.2f}",
+                    f"{run['last']:.2f}",
+                    f"{run['last'] / run['first']:.2f}",
+                    f"{run['compacting']:.1f}",
+                    f"{run['compact']:.1f}",
+                    f"{run['after']:.2f}",
+                    f"{run['after'] / run['first']:.2f}",
+                )
+            )
+    title = f"Data lakes: loads of 10,000 new cells, the {scale.lake_loads}th beside the first; CPU seconds"
+    headers = (
+        "what",
+        "first",
+        "last",
+        "times the first",
+        "compacting in all",
+        "`compact` after it",
+        "next",
+        "times the first",
+    )
+    return Table(title, headers, rows)
 
 
 def _head(scale: Scale) -> str:

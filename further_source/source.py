@@ -67,6 +67,7 @@ def further_source(
     terminal_statuses: Optional[Any] = ("completed", "failed"),  # noqa: UP045  plain Any would be a tuple to dlt
     row_tables: bool = True,
     reload: bool = False,
+    compact_every: int = 0,
     inbox: Optional[str] = None,  # noqa: UP045
     inbox_loaded: str = "archive",
     push_grace: float = 900,
@@ -105,6 +106,8 @@ def further_source(
         terminal_statuses: Statuses that end polling, in any case; other ones than `completed` count as failed.
         row_tables: Whether to build the wide `rows_…` tables.
         reload: Ask again for what is loaded, and replace it.
+        compact_every: How many loads `run_in_slices` makes into tables of Delta and Iceberg before it compacts them; 0
+            for never.
         inbox: Directory or fsspec URL of stored webhook deliveries, which are loaded too. What is listed is asked only
             where none comes. Without credentials what no delivery settles is `unreachable` until a later run can ask.
         inbox_loaded: What `run_in_slices` does with files whose deliveries are loaded: `archive`, `delete` or `leave`.
@@ -136,6 +139,7 @@ def further_source(
     configuration.check_number("max_answer_bytes", max_answer_bytes, least=1)
     if commit_interval is not None:
         configuration.check_number("commit_interval", commit_interval, least=0)
+    configuration.check_number("compact_every", compact_every, least=0)
     configuration.check_number("push_grace", push_grace, least=0)
     push = None
     if inbox:
@@ -170,6 +174,7 @@ def further_source(
         settings,
         reload=reload,
         commit_interval=commit_interval,
+        compact_every=compact_every,
         push=push,
         listed_later=later,
         query=query,

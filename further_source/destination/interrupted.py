@@ -21,10 +21,12 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from further_source.destination.appending import merge_package
 from further_source.destination.catalog import tables_with
-from further_source.destination.files import delete_load
+from further_source.destination.files import delete_load, disown, executions_of_load
 from further_source.destination.package_manifest import FOLLOW_UPS, copies, job_files
+from further_source.executions import ExecutionId
 from further_source.tables.answer import FINAL_OUTCOMES
 from further_source.tables.columns import EXECUTIONS, FIELDS, MERGE_KEY
+from further_source.tables.fields import has_executions
 
 __all__ = ["begin_anew", "give_up", "is_loaded"]
 
@@ -156,6 +158,7 @@ def give_up(pipeline: dlt.Pipeline, load_id: str) -> None:
         if isinstance(client, FSClientBase):
             for table in client.schema.tables:
                 _delete_in_files(client, table, load_id)
+            disown(client, _replaced_in_files(client, load_id), load_id)
         elif isinstance(client, SqlJobClientBase):
             _disown(client, load_id)
 
@@ -165,6 +168,16 @@ def _delete_in_files(client: Any, table: str, load_id: str) -> None:
     if prepared["write_disposition"] == "append":
         with suppress(DestinationUndefinedEntity):
             delete_load(client, table, prepared.get("table_format"), load_id)
+
+
+def _replaced_in_files(client: Any, load_id: str) -> set[ExecutionId]:
+    """The executions that a load has replaced in some table of Delta or Iceberg."""
+    found: set[ExecutionId] = set()
+    for table in filter(has_executions, client.schema.tables):
+        if table_format := client.prepare_load_table(table).get("table_format"):
+            with suppress(DestinationUndefinedEntity):
+                found |= executions_of_load(client, table, table_format, load_id)
+    return found
 
 
 def _disown(client: SqlJobClientBase, load_id: str) -> None:

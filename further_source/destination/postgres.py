@@ -24,7 +24,8 @@ from dlt.common.destination.reference import DestinationReference
 from dlt.destinations import postgres
 
 from further_source.destination.lease import Lease, lease_of_client
-from further_source.destination.postgres_indexes import is_merged, make_indexes, tell_planner
+from further_source.destination.postgres_indexes import make_indexes, tell_planner
+from further_source.tables.fields import has_executions
 
 if TYPE_CHECKING:
     from dlt.destinations.impl.postgres.postgres import PostgresClient
@@ -119,7 +120,7 @@ def _client_class() -> "type[PostgresClient]":
 
         def create_load_job(self, table: Any, file_path: str, load_id: str, restore: bool = False) -> Any:
             job = super().create_load_job(table, file_path, load_id, restore)
-            if isinstance(job, SqlLoadJob) and is_merged(table["name"]):
+            if isinstance(job, SqlLoadJob) and has_executions(table["name"]):
                 return Merge(file_path)
             return Copy(file_path) if isinstance(job, PostgresCsvCopyJob) and table.get(EMPTY_TEXTS) else job
 

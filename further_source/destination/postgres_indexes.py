@@ -8,12 +8,11 @@ from typing import Any
 from dlt.common import logger
 from dlt.common.destination.exceptions import DestinationTerminalException
 
-from further_source.tables.columns import MERGE_KEY, TABLES
-from further_source.tables.fields import ROWS_PREFIX
+from further_source.tables.columns import MERGE_KEY
+from further_source.tables.fields import has_executions
 
-__all__ = ["is_merged", "make_indexes", "tell_planner"]
+__all__ = ["make_indexes", "tell_planner"]
 
-_MERGED = frozenset(table.name for table in TABLES.values() if table.merge_key)
 _WITHOUT_INDEX = """
     SELECT c.relname FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -52,14 +51,9 @@ def tell_planner(sql: Any, staging_table: str) -> None:
     sql.execute_sql(f"ANALYZE {sql.make_qualified_table_name(staging_table)} ({_keys(sql)})")
 
 
-def is_merged(table: str) -> bool:
-    """Whether loads merge into the table of this name."""
-    return table in _MERGED or table.startswith(ROWS_PREFIX)
-
-
 def _without_index(sql: Any) -> list[str]:
     rows = sql.execute_sql(_WITHOUT_INDEX, *MERGE_KEY, sql.dataset_name)
-    return [name for (name,) in rows if is_merged(name)]
+    return [name for (name,) in rows if has_executions(name)]
 
 
 def _keys(sql: Any) -> str:

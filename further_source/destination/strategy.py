@@ -1,8 +1,9 @@
 """How a load treats the rows that the destination already holds.
 
 - delete-insert (DuckDB, PostgreSQL, BigQuery, Snowflake, …): loading an execution again replaces all its rows
-- upsert (Delta, Iceberg and others without delete-insert): a row replaces the one with the same key, and no other row
-  goes; so loads that could leave rows behind are refused
+- by executions (Delta and Iceberg): the same, see `lake`; to dlt it is an upsert
+- upsert (others without delete-insert): a row replaces the one with the same key, and no other row goes; so loads that
+  could leave rows behind are refused
 - append (plain files): nothing is replaced
 """
 
@@ -36,6 +37,8 @@ _COMMIT_INTERVAL = 60.0  # seconds
 # BigQuery takes 1,500 load jobs per table and day, failed ones too; 60 s would make 1,440 of them.
 _COMMIT_INTERVALS = {"bigquery": 600.0}
 _FEW_TABLES = 16
+_NO_KEY: dict[bool, Any] = {True: "", False: -1}
+"""By whether a column is text: what stands for null in columns that have no null."""
 _WORKERS_FOR_MANY = 20  # dlt's own default
 
 
@@ -99,14 +102,22 @@ class Loading:
         return "parquet"
 
     def keyed(self, table: Table, records: "pa.Table") -> "pa.Table":
-        """The records, with columns of the table's own key not nullable if rows are merged by that key."""
+        """The records, with columns of the table's own key not nullable if rows are merged by that key.
+
+        Tombstones, which have no such key, get one; they are never stored.
+        """
         if self.strategy != "upsert":
             return records
-        schema = records.schema
         for name in table.own_key:
-            position = schema.get_field_index(name)
-            schema = schema.set(position, schema.field(position).with_nullable(False))
-        return records.cast(schema)
+            position = records.schema.get_field_index(name)
+            column, field = records.column(position), records.schema.field(position).with_nullable(False)
+            filled = column.fill_null(_NO_KEY[field.type == "string"]) if column.null_count else column
+            records = records.set_column(position, field, filled)
+        return records
+
+    def keyed_row(self, table: Table, row: dict[str, Any]) -> dict[str, Any]:
+        """The same for a table of plain rows, whose own key is of numbers."""
+        return {**dict.fromkeys(table.own_key, _NO_KEY[False]), **row} if self.strategy == "upsert" else row
 
     def __str__(self) -> str:
         return f"a destination of {self.table_format} tables" if self.table_format else "this destination"
@@ -134,7 +145,12 @@ class Loading:
     @property
     def can_replace(self) -> bool:
         """Whether an execution that is loaded again loses the rows that it no longer has."""
-        return self.strategy == "delete-insert"
+        return self.strategy == "delete-insert" or self.is_lake
+
+    @property
+    def is_lake(self) -> bool:
+        """Whether the tables are Delta's or Iceberg's in files, where loads replace by executions."""
+        return self.destination == "filesystem" and self.table_format in ("delta", "iceberg")
 
 
 def _dlt_columns(table: Table) -> dict[str, dict[str, Any]]:

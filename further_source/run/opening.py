@@ -42,6 +42,7 @@ class Plan:
         make_client: Makes the client of one run; None where there are no credentials, and an inbox.
         reload: Whether to ask also for what is loaded.
         commit_interval: Seconds after which a slice is loaded; None for what suits the destination.
+        compact_every: Loads after which tables of a lake are compacted; 0 for never.
         push: How deliveries are read, where there is an inbox.
         listed_later: Lists that can be read only once a run extracts; they come after `listed`.
         query: SQL that lists executions in the destination; they come after all others.
@@ -52,6 +53,7 @@ class Plan:
     settings: PollingSettings
     reload: bool
     commit_interval: float | None
+    compact_every: int = 0
     push: Push | None = None
     listed_later: Sequence[Callable[[], Iterable[ExecutionId]]] = ()
     query: str | None = None
@@ -311,7 +313,12 @@ def _forgotten(listed: Sequence[ExecutionId]) -> frozenset[ExecutionId]:
 def _check(plan: Plan, loading: Loading, ledger: Ledger | None) -> None:
     if plan.reload and not loading.can_replace:
         raise ConfigurationError(f"reload: {loading} cannot take away what was loaded before; load into a new dataset")
-    if ledger is None and loading.strategy == "upsert" and dlt.current.source_schema().data_table_names():
+    if (
+        ledger is None
+        and loading.strategy == "upsert"
+        and not loading.can_replace
+        and dlt.current.source_schema().data_table_names()
+    ):
         raise ConfigurationError(
             f"executions is not selected, so all is asked again, and {loading} cannot take away what an execution no "
             "longer has; select it, or load into a new dataset"

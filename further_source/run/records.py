@@ -97,7 +97,7 @@ class Records:
                 if name != FIELDS.name:
                     counts[name] += table.column("_deleted").null_count
         if STEPS.name in self.selected:
-            page.steps.extend(row for answer in whole for row in step_rows(answer))
+            page.steps.extend(self.loading.keyed_row(STEPS, row) for answer in whole for row in step_rows(answer))
             counts[STEPS.name] += sum(len(answer.steps) for answer in whole)
         if CELLS.name in self.selected:
             cells = cells_table(answers, load_id, unique=self.loading.strategy == "upsert")

@@ -20,7 +20,9 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.pipeline.helpers import retry_schema_update
 
 from further_source.destination.appending import append_this_load
+from further_source.destination.compacting import compact_where_due
 from further_source.destination.forgotten import erase_what_came_back
+from further_source.destination.lake import disown_first
 from further_source.destination.lease import leased, refuse_beside_a_lease
 from further_source.destination.ledger import WAITED_FOR
 from further_source.destination.open_file import OpenFile
@@ -84,10 +86,12 @@ class _Run:
         file: OpenFile | None = None,
     ) -> None:
         self.report = Report()
+        self.compact_every = 0
         self.abandoned: LoadPackageStateInjectableContext | None = None
         self._in_slices = in_slices
         self._alone = alone
         self._replaces = False  # whether the load that is extracted may replace rows
+        self._replaced: list[ExecutionId] = []  # held as ended until that load
         self._stop = stop
         self._on_progress = on_progress
         self._shared = shared
@@ -137,6 +141,7 @@ class _Run:
 
     def pages(self, plan: Plan) -> Iterator["Page"]:
         """The pages of one load, from inside its extraction; the first is empty, and makes the tables."""
+        self.compact_every = plan.compact_every
         if self._opened is None:
             found, self._found = self._found, None
             self._opened = open_run(
@@ -153,6 +158,7 @@ class _Run:
         load_id = dlt.current.load_package_state()["load_id"]
         keep_manifest()
         self._replaces = self._opened.leftovers is None
+        self._replaced.clear()
         interval = records.loading.commit_interval if plan.commit_interval is None else plan.commit_interval
         portion = Portion(interval, SLICE_BYTES) if self._in_slices else Portion()
         if self._file is not None:
@@ -173,6 +179,8 @@ class _Run:
         records.free_memory()
         if not self._replaces:
             append_this_load(self._tables_with_executions())
+        elif records.loading.is_lake and self._replaced:
+            disown_first(self._replaced)
         _choose_workers(records.loading, len(self.report.rows))
         if self._file is not None:
             self._file.open()
@@ -222,6 +230,8 @@ class _Run:
             return answer
         self._loaded_next.append(ended.execution)
         self._replaces = self._replaces or not opened.is_new(ended.execution)
+        if held is not None:
+            self._replaced.append(ended.execution)
         steps = normalize_steps(ended.payload)
         rest = {key: value for key, value in (ended.payload or {}).items() if key != "steps"}
         return Answer(replace(ended, payload=rest), steps, opened.replaces(ended.execution))
@@ -356,6 +366,7 @@ def _run_to_its_end(run: _Run, pipeline: dlt.Pipeline, source: DltSource, table_
                 if not run.begun:
                     return run.report  # no resource of the source is selected
                 run.loaded()
+            compact_where_due(pipeline, run.compact_every)
         finally:
             pipeline.refresh = refresh
         run.check()

@@ -14,10 +14,10 @@ from typing import NamedTuple
 from dlt.common.normalizers.naming import NamingConvention
 
 from further_source.tables import names
-from further_source.tables.columns import ROWS
+from further_source.tables.columns import ROWS, TABLES
 from further_source.tables.values import Types
 
-__all__ = ["KINDS", "NO_VALUE", "ROWS_PREFIX", "Field", "FieldColumns", "StepKey"]
+__all__ = ["KINDS", "NO_VALUE", "ROWS_PREFIX", "Field", "FieldColumns", "StepKey", "has_executions"]
 
 ROWS_PREFIX = "rows_"
 NO_VALUE = "no value has come yet"
@@ -28,9 +28,15 @@ KINDS = ("text", "double", "bool")
 """The dlt data types of values in wide tables."""
 
 _CONFIDENCE = "__confidence"
+_OF_EXECUTIONS = frozenset(table.name for table in TABLES.values() if table.merge_key)
 _VARIANTS = tuple(f"__v_{kind}" for kind in KINDS)
 _SLOTS = {"text": "text_column", "double": "number_column", "bool": "boolean_column"}
 _KEY_COLUMNS = frozenset(column.name for column in ROWS.columns)
+
+
+def has_executions(table: str) -> bool:
+    """Whether a table has rows of executions, which loads replace."""
+    return table in _OF_EXECUTIONS or table.startswith(ROWS_PREFIX)
 
 
 class StepKey(NamedTuple):

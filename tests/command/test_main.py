@@ -160,7 +160,7 @@ def test_without_the_package_the_script_says_what_to_run(tmp_path: Path) -> None
     assert "uv run python pipelines/load.py" in line
 
 
-@pytest.mark.parametrize("subcommand", ["load", "demo", "check", "rebuild", "verify"])
+@pytest.mark.parametrize("subcommand", ["load", "demo", "check", "rebuild", "verify", "compact"])
 def test_each_subcommand_tells_a_misspelt_key_in_a_line(
     command_here: Command, subcommand: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

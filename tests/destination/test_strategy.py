@@ -99,7 +99,7 @@ def test_the_strategy_follows_from_what_the_destination_can_do(case: Case, tmp_p
     loading = loading_of(pipeline_of(case, tmp_path), table_format)
 
     assert loading.strategy == strategy
-    assert loading.can_replace == (strategy == "delete-insert")
+    assert loading.can_replace == (strategy == "delete-insert" or table_format in ("delta", "iceberg"))
     for table in TABLES.values():
         hints = loading.hints(table)
         keys = {"delete-insert": "merge_key", "upsert": "primary_key"}

@@ -6,6 +6,8 @@ A step is a file that is opened for writing, renamed or deleted, or a statement 
 it. Each load begins with a copy of the same working directory and database. The process imports everything once and
 then forks, for a load takes less time than the imports.
 
+The libraries of Delta and Iceberg do not tell of files. There a step is a call of what commits, or writes a file.
+
 With `elsewhere` another machine, which has the database alone, loads after each kill at a statement, and only then the
 one that was killed, whose package waits there.
 """
@@ -41,6 +43,8 @@ FILE_EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 STATEMENTS = {"execute", "copy_expert", "commit", "begin", "rollback"}
 WRITES = re.compile(r"\s*(insert|delete|create|alter|update|drop)", re.IGNORECASE).match
 DATASET = "further_data"
+COMMITS = {"write_deltalake", "update", "commit_table", "create_table", "_write_metadata", "write_file", "append"}
+LAKES = re.compile(r".*/(deltalake|pyiceberg)/", re.DOTALL).match
 _STATEMENT = re.compile(r"(c_return|execute|commit) (?!select|set local)", re.IGNORECASE).match
 _CHANGING = {"_dlt_load_id", "_dlt_id", "poll_first_at", "poll_last_at", "poll_count"}
 
@@ -49,13 +53,16 @@ class Base:
     """The database and working directory that each load begins with, and the copies that it gets.
 
     Args:
-        directory: Has `pipelines`, and for DuckDB `further.duckdb`; the copies go beside them.
-        url: Of a PostgreSQL server that has the database `base`; None for DuckDB.
+        directory: Has `pipelines`, for DuckDB `further.duckdb`, and for a lake `lake`; the copies go into `copy`. A
+            lake has to be made there, because Iceberg's metadata names its place.
+        url: Of a PostgreSQL server that has the database `base`; else None.
+        lake: The format of tables, where these are in a lake.
     """
 
-    def __init__(self, directory: Path, url: str | None) -> None:
+    def __init__(self, directory: Path, url: str | None, lake: str | None) -> None:
         self._directory = directory
         self._url = url
+        self.lake = lake
         self._pipelines = directory / "copy" / "pipelines"
 
     @contextmanager
@@ -70,6 +77,9 @@ class Base:
     def copy(self) -> None:
         shutil.rmtree(self._directory / "copy", ignore_errors=True)
         shutil.copytree(self._directory / "pipelines", self._pipelines)
+        if self.lake is not None:
+            shutil.copytree(self._directory / "lake", self._directory / "copy" / "lake")
+            return
         if self._url is None:
             shutil.copy(self._directory / "further.duckdb", self._directory / "copy" / "further.duckdb")
             return
@@ -81,6 +91,8 @@ class Base:
 
     @property
     def destination(self) -> Any:
+        if self.lake is not None:
+            return dlt.destinations.filesystem(str(self._directory / "copy" / "lake"))
         if self._url is None:
             return dlt.destinations.duckdb(str(self._directory / "copy" / "further.duckdb"))
         return dlt.destinations.postgres(self._url.replace("/postgres?", "/copy?"))
@@ -138,6 +150,10 @@ class Steps:
             self._step(f"{event} {arguments[0]}")
 
     def _profile(self, frame: FrameType, event: str, function: Any) -> None:
+        if event in ("call", "return"):
+            if frame.f_code.co_name in COMMITS and LAKES(frame.f_code.co_filename):
+                self._step(f"{event} {frame.f_code.co_name}")
+            return
         if event not in ("c_call", "c_return") or function.__name__ not in STATEMENTS:
             return
         owner = type(getattr(function, "__self__", None)).__module__
@@ -156,7 +172,7 @@ def loading(base: Base, arguments: dict[str, Any]) -> Iterator[Callable[[], Any]
     """The load; its pipeline is made before, for that is no part of it, and the lock is held, as by the command."""
     pipeline = base.pipeline()
     with only_load(pipeline.pipeline_name, pipeline.pipelines_dir):
-        yield lambda: run_in_slices(pipeline, further_source(**arguments))
+        yield lambda: run_in_slices(pipeline, further_source(**arguments), table_format=base.lake)
 
 
 def load_to_the_kill(base: Base, arguments: dict[str, Any], directory: Path, kill_at: int | None) -> list[str]:
@@ -177,6 +193,8 @@ def load_again(base: Base, arguments: dict[str, Any], *, elsewhere: bool = False
 def contents(base: Base) -> dict[str, list[Any]]:
     """All rows by table, without what is another each time; of dlt's own tables what must not be there twice."""
     found: dict[str, list[Any]] = {}
+    if base.lake is not None:
+        return contents_of_lake(base.pipeline(), base.lake)
     with base.pipeline().sql_client() as client:
 
         def rows(sql: str) -> list[Any]:
@@ -200,10 +218,22 @@ def contents(base: Base) -> dict[str, list[Any]]:
     return found
 
 
+def contents_of_lake(pipeline: dlt.Pipeline, table_format: str) -> dict[str, list[Any]]:
+    pipeline.sync_destination()
+    client: Any = pipeline.destination_client()
+    found: dict[str, list[Any]] = {}
+    for name in pipeline.default_schema.data_table_names():
+        table = client.load_open_table(table_format, name)
+        rows = (table.to_pyarrow_table() if table_format == "delta" else table.scan().to_arrow()).to_pylist()
+        kept = ({key: row[key] for key in sorted(row) if key not in _CHANGING} for row in rows)
+        found[name] = sorted(kept, key=repr)
+    return found
+
+
 def main() -> None:
     options = json.loads(sys.argv[1])
     directory = Path(options["directory"])
-    base, source = Base(directory, options["url"]), options["source"]
+    base, source = Base(directory, options["url"], options["lake"]), options["source"]
     base.copy()
     code, expected = forked(lambda: load_again(base, source))
     assert code == 0, "it does not even load without a kill"

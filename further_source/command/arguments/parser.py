@@ -42,6 +42,7 @@ def command_parser() -> OneLineParser:
     )
     upkeep.add_rebuild(add("rebuild", upkeep.REBUILD))
     upkeep.add_verify(add("verify", upkeep.VERIFY))
+    upkeep.add_compact(add("compact", upkeep.COMPACT))
     upkeep.add_forget(add("forget", upkeep.FORGET))
     review.add_report(add("report", review.REPORT))
     review.add_review(add("review", review.REVIEW), parser.prog)

@@ -1,13 +1,14 @@
-"""The arguments of `rebuild`, `verify` and `forget`, which change or check what is loaded."""
+"""The arguments of `rebuild`, `verify`, `compact` and `forget`, which change or check what is loaded."""
 
 import argparse
 
 from further_source.command.arguments.shared import add_destination, add_json
 
-__all__ = ["FORGET", "REBUILD", "VERIFY", "add_forget", "add_rebuild", "add_verify"]
+__all__ = ["COMPACT", "FORGET", "REBUILD", "VERIFY", "add_compact", "add_forget", "add_rebuild", "add_verify"]
 
 REBUILD = "Makes the wide tables anew from cells and steps, asking the API nothing."
 VERIFY = "Names the executions that have more or fewer steps or cells than their answers had; exits with 3 if any has."
+COMPACT = "Makes large files of the small ones of Delta and Iceberg tables, and deletes old ones."
 FORGET = (
     "Removes executions from the destination, from inboxes and from this machine for good: no later load brings them "
     "back. "
@@ -27,6 +28,11 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
     )
     add_destination(parser)
     add_json(parser, "what was found")
+
+
+def add_compact(parser: argparse.ArgumentParser) -> None:
+    add_destination(parser)
+    add_json(parser, "how many files there were and are")
 
 
 def add_forget(parser: argparse.ArgumentParser) -> None:
