@@ -20,6 +20,8 @@ from tests.support.loading import WORKFLOW, cells_of, serve_rows, source_of
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks, and signals of POSIX")
 PROJECT = Path(__file__).parents[2]
 APPENDED = {"steps", "cells", "rows_extract"}
+PIECES = 16
+"""In which all steps of a load are killed, for each takes some minutes."""
 
 
 @pytest.fixture
@@ -76,15 +78,21 @@ def campaign(
     sandbox: Sandbox,
     *,
     every: int = 1,
+    first: int = 0,
     inserts_into: str | None = None,
     following: int = 0,
     elsewhere: bool = False,
 ) -> dict[str, Any]:
-    """Kills a load at one of `every` so many steps; or at the first that inserts into a table, and some that follow."""
+    """Kills a load at one of `every` so many steps; or at the first that inserts into a table, and some that follow.
+
+    Args:
+        first: How many steps come before the first at which it is killed.
+    """
     options = {
         "directory": str(directory),
         "url": url,
         "every": every,
+        "first": first,
         "inserts_into": inserts_into,
         "following": following,
         "elsewhere": elsewhere,
@@ -112,10 +120,10 @@ def campaign(
 
 
 @pytest.mark.parametrize(
-    "every",
+    ("every", "first"),
     [
-        pytest.param(23, marks=pytest.mark.slow),
-        pytest.param(1, marks=[pytest.mark.campaign, pytest.mark.timeout(3600)]),
+        (23, 0),
+        *(pytest.param(PIECES, first, marks=pytest.mark.campaign) for first in range(PIECES)),
     ],
 )
 @pytest.mark.slow
@@ -123,11 +131,11 @@ def campaign(
 @pytest.mark.parametrize("base_url", ["duckdb", "postgres"], indirect=True)
 @pytest.mark.parametrize("what", ["first package", "package that replaces", "nothing pending"])
 def test_a_kill_at_any_step_leaves_every_row_once(
-    what: str, base_url: str | None, every: int, tmp_path: Path, sandbox: Sandbox
+    what: str, base_url: str | None, every: int, first: int, tmp_path: Path, sandbox: Sandbox
 ) -> None:
     prepare(what, tmp_path, base_url, sandbox)
     serve_rows(sandbox, "c", cells_of(x="6", z=True), cells_of(x="7"))
-    result = campaign(tmp_path, base_url, sandbox, every=every)
+    result = campaign(tmp_path, base_url, sandbox, every=every, first=first)
     assert result["steps"] > 100 / every
     # Threads that poll take a step more or less.
     assert result["killed"] >= result["steps"] * (0.9 if what == "nothing pending" else 1)

@@ -216,7 +216,7 @@ def main() -> None:
         wanted = f'insert into "{DATASET}"."{options["inserts_into"]}"'
         first = next(step for step in steps if wanted in made[step - 1])
         steps = steps[first - 1 : first + options["following"]]
-    steps = steps[:: options["every"]]
+    steps = steps[options["first"] :: options["every"]]
     if options["elsewhere"]:
         steps = [step for step in steps if _STATEMENT(made[step - 1])]
     for step in steps:
