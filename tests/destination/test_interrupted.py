@@ -1,4 +1,4 @@
-"""Loads that are killed at each of their steps."""
+"""Loads that are killed at each of their steps, or stand still there while another one loads."""
 
 import json
 import os
@@ -96,17 +96,26 @@ def campaign(
         "inserts_into": inserts_into,
         "following": following,
         "elsewhere": elsewhere,
-        "source": {
-            "executions": [f"{WORKFLOW}/{name}" for name in "abc"],
-            "base_url": sandbox.base_url,
-            "access_token": sandbox.issue_token(),
-            "initial_interval": 0.01,
-            "max_requests_per_second": 1000,
-            "max_wait": 0,
-        },
+        "source": arguments(sandbox, "abc"),
     }
+    return run("campaign", options)
+
+
+def arguments(sandbox: Sandbox, names: str) -> dict[str, Any]:
+    """Those of `further_source`."""
+    return {
+        "executions": [f"{WORKFLOW}/{name}" for name in names],
+        "base_url": sandbox.base_url,
+        "access_token": sandbox.issue_token(),
+        "initial_interval": 0.01,
+        "max_requests_per_second": 1000,
+        "max_wait": 0,
+    }
+
+
+def run(module: str, options: dict[str, Any]) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.support.campaign", json.dumps(options)],
+        [sys.executable, "-m", f"tests.support.{module}", json.dumps(options)],
         cwd=PROJECT,
         env={**os.environ, "LOAD__WORKERS": "1", "DATA_WRITER__DISABLE_COMPRESSION": "true"},
         capture_output=True,
@@ -165,3 +174,32 @@ def test_a_kill_between_what_is_appended_and_the_note_of_it(
     serve_rows(sandbox, "c", cells_of(x="6", z=True), cells_of(x="7"))
     result = campaign(tmp_path, base_url, sandbox, inserts_into=table, following=2)
     assert result["killed"] == result["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("touching", "every", "first"),
+    [
+        ("further_data_staging", 5, 0),
+        *(pytest.param("", PIECES, first, marks=pytest.mark.campaign) for first in range(PIECES)),
+    ],
+)
+@pytest.mark.slow
+@pytest.mark.timeout(3600)  # seconds
+@pytest.mark.parametrize("base_url", ["duckdb", "postgres"], indirect=True)
+@pytest.mark.parametrize("what", ["package that replaces", "nothing pending"])
+def test_a_load_that_stands_still_at_any_step_meets_no_other_in_the_staging_tables(
+    what: str,
+    base_url: str | None,
+    touching: str,
+    every: int,
+    first: int,
+    tmp_path: Path,
+    sandbox: Sandbox,
+) -> None:
+    """All loads share the staging dataset, and while one has rows there another one goes on."""
+    prepare(what, tmp_path, base_url, sandbox)
+    serve_rows(sandbox, "d", cells_of(x="8"))
+    loads = {"first_load": arguments(sandbox, "abc"), "second_load": arguments(sandbox, "abcd")}
+    options = {"directory": str(tmp_path), "url": base_url, "touching": touching, "every": every, "first": first}
+    result = run("standing_still", options | loads)
+    assert sum(result["ends"].values()) >= result["steps"] * 0.9 > 0
