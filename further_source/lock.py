@@ -1,5 +1,9 @@
-"""One load of a pipeline at a time on one machine: a lock of the operating system's, which a crash releases."""
+"""One load of a pipeline at a time on one machine, and one server of reviews of a dataset.
 
+Both by a lock of the operating system's, which a crash releases.
+"""
+
+import hashlib
 import os
 import socket
 from collections.abc import Iterator
@@ -11,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from further_source.exceptions import AlreadyRunningError
 
-__all__ = ["Lock", "held_lock", "only_load"]
+__all__ = ["Lock", "held_lock", "only_load", "only_server"]
 
 _ATTEMPTS = 10
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -98,6 +102,30 @@ def only_load(pipeline_name: str, pipelines_dir: str) -> Iterator[None]:
         yield
     finally:
         del _held[path]
+        lock.release()
+
+
+@contextmanager
+def only_server(pipelines_dir: str, location: str, dataset: str) -> Iterator[None]:
+    """Holds the lock of whoever serves the reviews of a dataset on this machine.
+
+    Raises:
+        AlreadyRunningError: Another process does.
+    """
+    named = hashlib.sha256(f"{location} {dataset}".encode()).hexdigest()[:16]
+    path = _path(f"review_{named}", pipelines_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise AlreadyRunningError(
+            f"another server of reviews of dataset {dataset} is running on this machine: people share its page, for "
+            "two would hand out the same cells"
+        ) from None
+    try:
+        yield
+    finally:
         lock.release()
 
 

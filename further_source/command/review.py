@@ -12,6 +12,7 @@ from further_source.command.outfile import out_file
 from further_source.command.signals import Stop
 from further_source.console import show, tell
 from further_source.exceptions import ConfigurationError
+from further_source.lock import only_server
 from further_source.pipeline import pipeline_settings, set_defaults
 from further_source.review.cells import ReviewedCell, new_queue
 from further_source.review.files import FORMATS, read_queue, write_queue
@@ -107,6 +108,12 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    settings = pipeline_settings(PIPELINE_NAME, destination=options.destination, dataset_name=options.dataset)
+    with only_server(settings.pipelines_dir, settings.location, settings.dataset):
+        return _serve_alone(options)
+
+
+def _serve_alone(options: argparse.Namespace) -> int:
     store = open_store(options)
     cells = _queue(store, options)
     named = f"[{options.host}]" if ":" in options.host else options.host

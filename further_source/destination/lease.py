@@ -140,8 +140,8 @@ class Lease:
             finally:
                 self._alone.release()
 
-    def lock_row(self, sql_client: Any) -> None:
-        """Locks its row until the transaction ends, on PostgreSQL.
+    def lock_row(self, sql_client: Any) -> int:
+        """Locks its row until the transaction ends, on PostgreSQL; returns the number of that transaction.
 
         Should this process stand still in the transaction, the server ends that after the time of the lease.
 
@@ -150,9 +150,11 @@ class Lease:
         """
         table = LeaseTable(self._client)
         where = f"{table.column('part')} = %s AND {table.column('lease_id')} = %s"
-        select = f"SELECT 1 FROM {table.name} WHERE {where} FOR KEY SHARE"  # noqa: S608
-        if not sql_client.execute_sql(f"{end_where_idle(self._seconds)}; {select}", self._part.name, self._id):
+        select = f"SELECT txid_current() FROM {table.name} WHERE {where} FOR KEY SHARE"  # noqa: S608
+        rows = sql_client.execute_sql(f"{end_where_idle(self._seconds)}; {select}", self._part.name, self._id)
+        if not rows:
             raise self._lose("another load")
+        return int(rows[0][0])
 
     @contextmanager
     def _table(self) -> Iterator[LeaseTable]:

@@ -1,4 +1,4 @@
-"""dlt's PostgreSQL with what these loads need of it: empty texts kept, lost leases noticed, indexes made.
+"""dlt's PostgreSQL with what loads need of it: empty texts kept, lost leases noticed, no file twice, indexes made.
 
 dlt loads CSV with `COPY … FORCE_NULL`, which makes null of an empty field even if it is in quotes. dlt's own writer of
 CSV needs that. The writer of arrow tables does not: it puts texts in quotes and writes nothing for null, so that `COPY`
@@ -6,6 +6,9 @@ without `FORCE_NULL` can tell them apart.
 
 A process that stood still for longer than its lease may go on in the middle of a load. So each transaction of a load
 locks the row of the lease first, and fails if another load has it.
+
+A connection may be lost after the server has committed and before it has said so. dlt then loads the file once more. So
+the server is asked first what became of the transaction in which it was loaded before.
 
 Tables get indexes as they are made, and the planner is told what a load replaces before it merges; see
 `postgres_indexes`.
@@ -18,8 +21,8 @@ from functools import cache
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any
 
-from dlt.common.destination.client import JobClientBase
-from dlt.common.destination.exceptions import DestinationException
+from dlt.common.destination.client import JobClientBase, RunnableLoadJob
+from dlt.common.destination.exceptions import DestinationException, DestinationTransientException
 from dlt.common.destination.reference import DestinationReference
 from dlt.destinations import postgres
 
@@ -37,6 +40,8 @@ EMPTY_TEXTS = "x-empty-texts-in-quotes"
 """The hint for tables whose CSV has empty texts in quotes, and nothing for null."""
 
 _TYPE = "dlt.destinations.postgres"
+_tried: dict[str, int] = {}
+"""The transactions of tries to load files that ended in an error, by the ids of the files; of one package alone."""
 
 
 def adapt_postgres(destination: Any) -> None:
@@ -64,9 +69,33 @@ class _Postgres(postgres):
 def _client_class() -> "type[PostgresClient]":
     from dlt.destinations.impl.postgres.postgres import PostgresClient, PostgresCsvCopyJob  # noqa: PLC0415  a driver
     from dlt.destinations.impl.postgres.sql_client import Psycopg2SqlClient  # noqa: PLC0415
+    from dlt.destinations.insert_job_client import InsertValuesLoadJob  # noqa: PLC0415
     from dlt.destinations.job_client_impl import SqlLoadJob  # noqa: PLC0415
 
-    class Copy(PostgresCsvCopyJob):
+    class Once(RunnableLoadJob):
+        """Loads a file that an earlier try has committed no second time."""
+
+        def run(self) -> None:
+            sql: SqlClient = self._job_client.sql_client  # type: ignore[attr-defined]
+            file = self._parsed_file_name.file_id  # the same at each try
+            if file in _tried:
+                if sql.has_committed(_tried[file]):
+                    return
+                del _tried[file]
+            try:
+                super().run()  # type: ignore[safe-super]
+            except Exception:
+                if sql.transaction is not None:
+                    _tried[file] = sql.transaction
+                raise
+
+    class Insert(Once, InsertValuesLoadJob):
+        pass
+
+    class Copy(Once, PostgresCsvCopyJob):
+        pass
+
+    class CopyAsIs(Copy):
         def run_managed(self, job_client: JobClientBase, done_event: BoundedSemaphore, /) -> None:
             job_client = copy.copy(job_client)
             job_client.schema = job_client.schema.clone()
@@ -82,31 +111,48 @@ def _client_class() -> "type[PostgresClient]":
                     tell_planner(staging.sql_client, self.load_table_name)
                 yield
 
-    class LeasedSqlClient(Psycopg2SqlClient):
-        lease: Lease
+    class SqlClient(Psycopg2SqlClient):
+        lease: Lease | None = None
+        transaction: int | None = None  # the server's number of the last one
 
         @contextmanager
         def begin_transaction(self) -> "Iterator[DBTransaction]":
+            self.transaction = None
             try:
                 with super().begin_transaction() as transaction:
-                    self.lease.lock_row(self)
+                    self.transaction = self.lease.lock_row(self) if self.lease else self._number()
                     yield transaction
             except Exception:
-                with suppress(DestinationException):
-                    self.lease.check()  # the server ends transactions of who stands still
+                if self.lease:
+                    with suppress(DestinationException):
+                        self.lease.check()  # the server ends transactions of who stands still
                 raise
+
+        def _number(self) -> int:
+            return int(self.execute_sql("SELECT txid_current()")[0][0])  # type: ignore[index]
+
+        def has_committed(self, transaction: int) -> bool:
+            """Whether the server has committed it.
+
+            Raises:
+                DestinationTransientException: It has not ended.
+            """
+            status = self.execute_sql("SELECT txid_status(%s)", transaction)[0][0]  # type: ignore[index]
+            if status == "in progress":
+                raise DestinationTransientException(f"PostgreSQL has not ended transaction {transaction} yet")
+            return bool(status == "committed")
 
     class Client(PostgresClient):
         def __init__(self, schema: Any, config: Any, capabilities: Any) -> None:
             super().__init__(schema, config, capabilities)
-            if (lease := lease_of_client(self)) is not None:
-                own = self.sql_client
-                self.sql_client = leased = LeasedSqlClient(
-                    own.dataset_name, own.staging_dataset_name, own.credentials, own.capabilities
-                )
-                leased.lease = lease
+            own = self.sql_client
+            self.sql_client = mine = SqlClient(
+                own.dataset_name, own.staging_dataset_name, own.credentials, own.capabilities
+            )
+            mine.lease = lease_of_client(self)
 
         def initialize_storage(self, truncate_tables: Any = None) -> None:
+            _tried.clear()  # a package begins: all its files are to be loaded
             with self.sql_client.begin_transaction():  # dlt would empty staging tables outside of one
                 super().initialize_storage(truncate_tables)
 
@@ -122,6 +168,10 @@ def _client_class() -> "type[PostgresClient]":
             job = super().create_load_job(table, file_path, load_id, restore)
             if isinstance(job, SqlLoadJob) and has_executions(table["name"]):
                 return Merge(file_path)
-            return Copy(file_path) if isinstance(job, PostgresCsvCopyJob) and table.get(EMPTY_TEXTS) else job
+            if isinstance(job, InsertValuesLoadJob):
+                return Insert(file_path)
+            if isinstance(job, PostgresCsvCopyJob):
+                return CopyAsIs(file_path) if table.get(EMPTY_TEXTS) else Copy(file_path)
+            return job
 
     return Client

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -20,6 +21,11 @@ VERDICT_COLUMNS = ("verdict", "corrected_value", "reason", "reviewer")
 COLUMNS = ("cell", *CELL_COLUMNS, *VERDICT_COLUMNS)
 
 _XLSX_MAX_ROWS = 1_048_575
+_XLSX_MAX_BYTES = 1_000_000_000
+"""Unpacked: a queue of as many cells as fit, of 250 characters each, takes about as much."""
+_XLSX_MAX_RATIO = 100
+"""How many times its size a file may have unpacked. Excel's are far from it; Apache POI has the same bound."""
+_XLSX_SMALL = 10_000_000  # bytes, unpacked, that are read whatever the ratio
 _XLSX_MAX_TEXT = 32_767
 _CONTROLS = {code: "\ufffd" for code in range(32) if chr(code) not in "\t\n\r"}
 
@@ -179,13 +185,17 @@ def _header(path: Path, header: Sequence[str]) -> list[str]:
 def _xlsx_rows(path: Path, content: bytes) -> Iterator[FilledRow]:
     import openpyxl  # noqa: PLC0415  of the extra
 
+    _check_size(path, content)
     try:
         book = openpyxl.load_workbook(io.BytesIO(content), read_only=True)
-        rows = [[*row] for row in book.worksheets[0].iter_rows()]
+        sheet = book.worksheets[0]
+        sheet.reset_dimensions()  # those that a file says it has may make each row as wide as a sheet can be
+        rows = sheet.iter_rows()
+        first = next(rows, ())
     except Exception as error:
         raise ConfigurationError(f"{path}: is no xlsx: {error}") from None
-    header = _header(path, [str(cell.value or "") for cell in rows[0]] if rows else [])
-    for number, row in enumerate(rows[1:], 2):
+    header = _header(path, [str(cell.value or "") for cell in first])
+    for number, row in _numbered(path, rows):
         texts, problems = {}, {}
         for name, cell in zip(header, row, strict=False):
             texts[name], problem = _text_of(cell)
@@ -193,6 +203,27 @@ def _xlsx_rows(path: Path, content: bytes) -> Iterator[FilledRow]:
                 problems[name] = problem
         if any(texts.values()):
             yield FilledRow(f"row {number}", texts, problems=problems)
+
+
+def _check_size(path: Path, content: bytes) -> None:
+    """Finds a file that would take far more memory than it has bytes; no more is unpacked than it says itself."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as parts:
+            size = sum(part.file_size for part in parts.infolist())
+    except Exception as error:
+        raise ConfigurationError(f"{path}: is no xlsx: {error}") from None
+    if size > min(_XLSX_MAX_BYTES, max(_XLSX_SMALL, len(content) * _XLSX_MAX_RATIO)):
+        raise ConfigurationError(
+            f"{path}: has {size:,} bytes unpacked, and {len(content):,} packed, as no queue has; save it as `CSV UTF-8`"
+        )
+
+
+def _numbered(path: Path, rows: Iterator[Any]) -> Iterator[tuple[int, Any]]:
+    """The rows below the first, with their numbers."""
+    try:
+        yield from enumerate(rows, 2)
+    except Exception as error:
+        raise ConfigurationError(f"{path}: is no xlsx: {error}") from None
 
 
 def _text_of(cell: Any) -> tuple[str, str | None]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from further_source.review.cells import ReviewedCell
 from further_source.review.importing import NO_VALUE, VERDICTS, review_record
-from further_source.review.selecting import cells_around
+from further_source.review.selecting import cells_around, reviewer_of
 from further_source.review.store import ReviewStore
 from further_source.review.views import WITHDRAWN
 from further_source.tables.columns import REVIEWS
@@ -56,7 +56,7 @@ class Queue:
     _places: dict[str, int] = field(default_factory=dict)
     _claims: dict[str, _Claim] = field(default_factory=dict)
     _done: dict[str, _Done] = field(default_factory=dict)
-    _changed: set[str] = field(default_factory=set)
+    _gone: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class Queue:
     @property
     def left(self) -> int:
         """How many cells have no verdict."""
-        return len(self.cells) - len(self._done) - len(self._changed)
+        return len(self.cells) - len(self._done) - len(self._gone)
 
     def take(self, reviewer: str, skipped: str = "") -> ReviewedCell | None:
         """The cell that the reviewer has, or the next that nobody has; after `skipped`, if there is any there.
@@ -88,7 +88,7 @@ class Queue:
         """The first cell from that place on, and then from the beginning, that is open and nobody's."""
         fingerprints = list(self._places)
         turned = chain(islice(fingerprints, start, None), islice(fingerprints, start))
-        taken = (self._done, self._claims, self._changed)
+        taken = (self._done, self._claims, self._gone)
         return next((one for one in turned if not any(one in some for some in taken)), None)
 
     def save(self, reviewer: str, fingerprint: str, verdict: str, corrected: str, reason: str) -> str | None:
@@ -111,6 +111,9 @@ class Queue:
             claim = self._claims.get(fingerprint)
             if claim and claim.reviewer != reviewer:
                 return "somebody else has this cell"
+            if (other := reviewer_of(self.store, cell, sampled=self.sampled)) is not None:
+                self._take_off(cell)
+                return f"{other} has given it a verdict already"
             self._append(cell, reviewer, verdict, said.corrected, reason)
             self._done[fingerprint] = said
             self._claims.pop(fingerprint, None)
@@ -149,14 +152,20 @@ class Queue:
     def rows_around(self, cell: ReviewedCell) -> list[list[ReviewedCell]] | None:
         """The cells of its row and of those before and after it, as they are now, row by row.
 
-        None if the cell is not there any more, or has another value: then it is taken off the queue.
+        None if the cell is not there any more, has another value, or got a verdict by another server or an import: then
+        it is taken off the queue.
         """
         rows: dict[int, list[ReviewedCell]] = {}
         for one in cells_around(self.store, cell, _NEIGHBOURS):
             rows.setdefault(one.row_index, []).append(one)
-        if all(one.fingerprint != cell.fingerprint for one in rows.get(cell.row_index, ())):
+        is_gone = all(one.fingerprint != cell.fingerprint for one in rows.get(cell.row_index, ()))
+        if is_gone or reviewer_of(self.store, cell, sampled=self.sampled) is not None:
             with self._lock:
-                self._changed.add(cell.fingerprint)
-                self._claims.pop(cell.fingerprint, None)
+                self._take_off(cell)
             return None
         return [rows[index] for index in sorted(rows)]
+
+    def _take_off(self, cell: ReviewedCell) -> None:
+        if cell.fingerprint not in self._done:  # meanwhile, by this server
+            self._gone.add(cell.fingerprint)
+        self._claims.pop(cell.fingerprint, None)

@@ -7,10 +7,17 @@ from typing import Any
 
 from further_source.review.cells import CELL_COLUMNS, ReviewedCell
 from further_source.review.store import ReviewStore
-from further_source.review.views import CELLS_FINAL, Sql
-from further_source.tables.columns import THRESHOLDS
+from further_source.review.views import CELLS_FINAL, WITHDRAWN, Sql
+from further_source.tables.columns import REVIEWS, THRESHOLDS
 
-__all__ = ["cells_below", "cells_below_thresholds", "cells_around", "cells_of_executions", "sampled_cells"]
+__all__ = [
+    "cells_below",
+    "cells_below_thresholds",
+    "cells_around",
+    "cells_of_executions",
+    "reviewer_of",
+    "sampled_cells",
+]
 
 _KEYS_AT_ONCE = 500
 
@@ -146,3 +153,26 @@ def cells_around(store: ReviewStore, cell: ReviewedCell, rows: int) -> list[Revi
         )
         values = [getattr(cell, name) for name in of_step]
         return [ReviewedCell(*row) for row in sql.rows(query, *values, cell.row_index - rows, cell.row_index + rows)]
+
+
+def reviewer_of(store: ReviewStore, cell: ReviewedCell, *, sampled: bool) -> str | None:
+    """Who gave the cell, with this very value, its last verdict; None where it has none, or that was taken back.
+
+    Args:
+        store: The reviews.
+        cell: As it was extracted.
+        sampled: Whether only verdicts count that were given in a sample.
+    """
+    with store.sql() as sql:
+        reviewed = {name: getattr(cell, name) for name in CELL_COLUMNS if name != "confidence"}
+        where = " AND ".join(
+            f"{sql.columns(name)} {'IS NULL' if value is None else '= %s'}" for name, value in reviewed.items()
+        )
+        query = (
+            f"SELECT {sql.columns('verdict', 'reviewer', 'sampled')} FROM {sql.table(REVIEWS.name)} WHERE {where} "  # noqa: S608
+            f"ORDER BY {sql.columns('reviewed_at')} DESC, {sql.columns('review_id')} DESC"
+        )
+        found = list(sql.rows(query, *(value for value in reviewed.values() if value is not None)))
+    if not found or found[0][0] == WITHDRAWN or (sampled and not any(row[2] for row in found)):
+        return None
+    return str(found[0][1])

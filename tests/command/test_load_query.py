@@ -13,6 +13,7 @@ from further_source.command.main import main
 from further_source.executions import ExecutionId
 from further_source.sandbox import Sandbox
 from tests.support.command import Command, asked, loaded, serve, told
+from tests.support.deliveries import inline, store
 
 QUERY = "SELECT workflow_id, execution_id FROM submitted ORDER BY execution_id"
 OF_DESTINATION = "SELECT workflow_id, execution_id FROM own.submitted"
@@ -92,6 +93,56 @@ def test_check_tries_the_query(command: Command, database: str, capsys: pytest.C
         main(["check", "--executions-query", QUERY, "--json"])
         assert json.loads(capsys.readouterr().out)["list"] == {"ok": True, "found": "3 executions"}
     assert list(command.directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("where", ["of its own", "the destination"])
+def test_a_query_is_a_list_beside_an_inbox(command: Command, sandbox: Sandbox, database: str, where: str) -> None:
+    serve(sandbox, "b")
+    serve(sandbox, "c")
+    store(command.directory / "inbox", "a.json", inline("a"))
+    given = {"executions_query": QUERY, "executions_database": database}
+    if where == "the destination":
+        with duckdb.connect(str(command.database)) as connection:
+            connection.execute("CREATE SCHEMA own")
+            connection.execute(
+                "CREATE TABLE own.submitted AS SELECT 'wf' AS workflow_id, x AS execution_id FROM "
+                "(VALUES ('a'), ('b'), ('c')) names(x)"
+            )
+        given = {"executions_query": OF_DESTINATION}
+
+    done = loaded(command.run_here("--inbox", "inbox", "--strict", push_grace=0, **given))
+    assert "3 executions listed" in done.stdout
+    assert command.outcomes() == dict.fromkeys("abc", "completed")
+    assert asked(sandbox) == {"b": 1, "c": 1}
+
+
+def test_verify_reads_no_list(
+    command: Command, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It compares what is loaded with what the answers had, whatever is listed now, and wherever."""
+    serve(sandbox, "a")
+    loaded(command.run_here("wf/a"))
+    with duckdb.connect(str(command.database)) as connection:
+        connection.execute("DELETE FROM further_data.cells")
+    monkeypatch.setenv("SOURCES__FURTHER_SOURCE__EXECUTIONS_QUERY", QUERY)
+    monkeypatch.setenv("SOURCES__FURTHER_SOURCE__EXECUTIONS_DATABASE", "sqlite:////nowhere/none.db")
+
+    assert main(["verify"]) == 3
+    assert main(["verify", "--repair"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "complete"
+    assert asked(sandbox) == {"a": 2}
+
+
+def test_the_destination_may_be_named_as_the_database(command: Command, sandbox: Sandbox) -> None:
+    """A DuckDB file is read before the load opens it to write."""
+    serve(sandbox, "a")
+    with duckdb.connect(str(command.database)) as connection:
+        connection.execute("CREATE SCHEMA own")
+        connection.execute("CREATE TABLE own.submitted AS SELECT 'wf' AS workflow_id, 'a' AS execution_id")
+    given = {"executions_query": OF_DESTINATION, "executions_database": f"duckdb:///{command.database}"}
+
+    loaded(command.run_here("--strict", **given))
+    assert command.outcomes() == {"a": "completed"}
 
 
 @pytest.mark.slow

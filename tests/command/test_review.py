@@ -16,7 +16,10 @@ import pytest
 import requests
 
 from further_source.command.main import main
+from further_source.lock import only_server
+from further_source.pipeline import pipeline_settings
 from further_source.sandbox import Sandbox, cell, completed, step
+from further_source.settings import PIPELINE_NAME
 from tests.support.command import HANG, WORKFLOW, Command
 
 Serve = Callable[..., tuple["subprocess.Popen[str]", str]]
@@ -173,6 +176,15 @@ def shown_cell(url: str, reviewer: str) -> str:
 def say(url: str, reviewer: str, shown: str, action: str, **more: str) -> int:
     sent = {"reviewer": reviewer, "cell": shown, "action": action, **more}
     return requests.post(f"{url}verdicts", json=sent, timeout=HANG).status_code
+
+
+def test_one_server_serves_a_dataset(command: Command, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    load(sandbox, "a", [{"x": cell("1", 0.5)}])
+    settings = pipeline_settings(PIPELINE_NAME)
+    with only_server(settings.pipelines_dir, settings.location, settings.dataset):
+        assert main(["review", "serve", "--below", "1"]) == 75
+    said = capsys.readouterr().err
+    assert (said.count("\n"), "another server of reviews of dataset further_data" in said) == (1, True)
 
 
 @pytest.mark.slow

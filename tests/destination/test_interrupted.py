@@ -1,4 +1,4 @@
-"""Loads that are killed at each of their steps."""
+"""Loads that are killed at each of their steps, or stand still there while another one loads."""
 
 import json
 import os
@@ -22,6 +22,8 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks, and signals of P
 PROJECT = Path(__file__).parents[2]
 LAKES = {"delta", "iceberg"}
 APPENDED = {"steps", "cells", "rows_extract"}
+PIECES = 16
+"""In which all steps of a load are killed, for each takes some minutes."""
 
 
 @pytest.fixture
@@ -82,33 +84,48 @@ def campaign(
     sandbox: Sandbox,
     *,
     every: int = 1,
+    first: int = 0,
     inserts_into: str | None = None,
     following: int = 0,
     elsewhere: bool = False,
 ) -> dict[str, Any]:
-    """Kills a load at one of `every` so many steps; or at the first that inserts into a table, and some that follow."""
+    """Kills a load at one of `every` so many steps; or at the first that inserts into a table, and some that follow.
+
+    Args:
+        first: How many steps come before the first at which it is killed.
+    """
     options = {
         "directory": str(directory),
         "url": None if url in LAKES else url,
         "lake": url if url in LAKES else None,
         "every": every,
+        "first": first,
         "inserts_into": inserts_into,
         "following": following,
         "elsewhere": elsewhere,
-        "source": {
-            "executions": [f"{WORKFLOW}/{name}" for name in "abc"],
-            "base_url": sandbox.base_url,
-            "access_token": sandbox.issue_token(),
-            "initial_interval": 0.01,
-            "max_requests_per_second": 1000,
-            "max_wait": 0,
-        },
+        "source": arguments(sandbox, "abc"),
     }
     if url in LAKES:
         (directory / "copy" / "lake").mkdir(parents=True, exist_ok=True)
         shutil.copytree(directory / "copy" / "lake", directory / "lake")
+    return run("campaign", options)
+
+
+def arguments(sandbox: Sandbox, names: str) -> dict[str, Any]:
+    """Those of `further_source`."""
+    return {
+        "executions": [f"{WORKFLOW}/{name}" for name in names],
+        "base_url": sandbox.base_url,
+        "access_token": sandbox.issue_token(),
+        "initial_interval": 0.01,
+        "max_requests_per_second": 1000,
+        "max_wait": 0,
+    }
+
+
+def run(module: str, options: dict[str, Any]) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.support.campaign", json.dumps(options)],
+        [sys.executable, "-m", f"tests.support.{module}", json.dumps(options)],
         cwd=PROJECT,
         env={**os.environ, "LOAD__WORKERS": "1", "DATA_WRITER__DISABLE_COMPRESSION": "true"},
         capture_output=True,
@@ -122,10 +139,10 @@ def campaign(
 
 
 @pytest.mark.parametrize(
-    "every",
+    ("every", "first"),
     [
-        pytest.param(23, marks=pytest.mark.slow),
-        pytest.param(1, marks=[pytest.mark.campaign, pytest.mark.timeout(3600)]),
+        (23, 0),
+        *(pytest.param(PIECES, first, marks=pytest.mark.campaign) for first in range(PIECES)),
     ],
 )
 @pytest.mark.slow
@@ -133,13 +150,13 @@ def campaign(
 @pytest.mark.parametrize("base_url", ["duckdb", "postgres", "delta", "iceberg"], indirect=True)
 @pytest.mark.parametrize("what", ["first package", "package that replaces", "nothing pending"])
 def test_a_kill_at_any_step_leaves_every_row_once(
-    what: str, base_url: str | None, every: int, tmp_path: Path, sandbox: Sandbox
+    what: str, base_url: str | None, every: int, first: int, tmp_path: Path, sandbox: Sandbox
 ) -> None:
     prepare(what, tmp_path, base_url, sandbox)
     serve_rows(sandbox, "c", cells_of(x="6", z=True), cells_of(x="7"))
-    if every > 1 and base_url in LAKES:
+    if every != PIECES and base_url in LAKES:
         every *= 2  # loads into a lake take twice as long
-    result = campaign(tmp_path, base_url, sandbox, every=every)
+    result = campaign(tmp_path, base_url, sandbox, every=every, first=first)
     assert result["steps"] > 100 / every
     # Threads that poll take a step more or less.
     assert result["killed"] >= result["steps"] * (0.9 if what == "nothing pending" else 1)
@@ -169,3 +186,32 @@ def test_a_kill_between_what_is_appended_and_the_note_of_it(
     serve_rows(sandbox, "c", cells_of(x="6", z=True), cells_of(x="7"))
     result = campaign(tmp_path, base_url, sandbox, inserts_into=table, following=2)
     assert result["killed"] == result["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("touching", "every", "first"),
+    [
+        ("further_data_staging", 5, 0),
+        *(pytest.param("", PIECES, first, marks=pytest.mark.campaign) for first in range(PIECES)),
+    ],
+)
+@pytest.mark.slow
+@pytest.mark.timeout(3600)  # seconds
+@pytest.mark.parametrize("base_url", ["duckdb", "postgres"], indirect=True)
+@pytest.mark.parametrize("what", ["package that replaces", "nothing pending"])
+def test_a_load_that_stands_still_at_any_step_meets_no_other_in_the_staging_tables(
+    what: str,
+    base_url: str | None,
+    touching: str,
+    every: int,
+    first: int,
+    tmp_path: Path,
+    sandbox: Sandbox,
+) -> None:
+    """All loads share the staging dataset, and while one has rows there another one goes on."""
+    prepare(what, tmp_path, base_url, sandbox)
+    serve_rows(sandbox, "d", cells_of(x="8"))
+    loads = {"first_load": arguments(sandbox, "abc"), "second_load": arguments(sandbox, "abcd")}
+    options = {"directory": str(tmp_path), "url": base_url, "touching": touching, "every": every, "first": first}
+    result = run("standing_still", options | loads)
+    assert sum(result["ends"].values()) >= result["steps"] * 0.9 > 0

@@ -11,7 +11,7 @@ from further_source.run import run_in_slices
 from further_source.sandbox import Sandbox, running
 from tests.support.loading import WORKFLOW, asked, query, serve_rows, source_of
 
-_READ = "import duckdb, sys; duckdb.connect(sys.argv[1], read_only=True)"
+_READ = "import duckdb, sys; held = duckdb.connect(sys.argv[1], read_only=True)"
 
 
 def can_be_read(pipeline: dlt.Pipeline) -> bool:
@@ -30,6 +30,24 @@ def test_it_is_open_within_and_closed_after(pipeline: dlt.Pipeline) -> None:
         file.open()
         assert not can_be_read(pipeline)
     assert can_be_read(pipeline)
+
+
+def test_a_load_holds_it_also_where_another_process_had_it_when_polling_ended(pipeline: dlt.Pipeline) -> None:
+    with pipeline.sql_client() as client:
+        client.execute_sql("SELECT 1")  # makes the file
+        file = str(client.credentials.database)
+    reads = f"{_READ}; print(flush=True); input()"
+    found: list[bool] = []
+    pipeline.load = lambda: found.append(can_be_read(pipeline))  # type: ignore[method-assign, assignment, misc]
+    with OpenFile(pipeline) as held:
+        held.close()
+        with subprocess.Popen([sys.executable, "-c", reads, file], stdin=-1, stdout=-1, text=True) as other:
+            assert other.stdout is not None
+            other.stdout.readline()
+            held.open()
+            other.communicate("\n")
+        pipeline.load()
+    assert found == [False]
 
 
 def test_it_can_be_read_while_the_api_is_polled_in_each_slice(pipeline: dlt.Pipeline, sandbox: Sandbox) -> None:

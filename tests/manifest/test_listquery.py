@@ -1,11 +1,13 @@
 """Lists that are a query: on whatever SQLAlchemy reaches, which is only read, and told in a line where it fails."""
 
+import socket
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from further_source.exceptions import ManifestError
@@ -61,7 +63,10 @@ def test_rows_are_executions_in_the_order_of_the_query(database: str) -> None:
         ("WITH gone AS (DELETE FROM submitted RETURNING *) SELECT * FROM gone", ["it writes"]),
         ("SELECT * FROM submitted; DROP TABLE submitted", ["2 statements"]),
         ("", ["0 statements"]),
-        ("PRAGMA user_version = 7", ["readonly"]),
+        ("REPLACE INTO submitted VALUES (1, 'wf', 'x')", ["it writes: it has to be a SELECT"]),
+        ("SELECT * FROM submitted INTO OUTFILE 'x'", ["it writes: it has to be a SELECT"]),
+        ("PRAGMA user_version = 7", ["it begins with 'PRAGMA': it has to be a SELECT"]),
+        ("/* no */ CALL submitted()", ["it begins with 'CALL': it has to be a SELECT"]),
     ],
 )
 def test_what_is_no_list_is_told_in_a_line(database: str, query: str, named: list[str]) -> None:
@@ -80,6 +85,7 @@ def test_what_is_no_list_is_told_in_a_line(database: str, query: str, named: lis
         ("postgresql+psycopg2://loader:hunter2@127.0.0.1:9/own", "refused"),
         ("postgresql+pg8000://loader:hunter2@127.0.0.1:9/own", "the driver pg8000 is missing"),
         ("mysql+pymysql://loader:hunter2@127.0.0.1:9/own", "refused"),
+        ("mysql+pymysql://loader:hunter2@127.0.0.1:9/own?bogus=1", "unexpected keyword argument 'bogus'"),
         ("oracle://loader:hunter2@127.0.0.1/own", "driver"),
         ("hunter://loader:hunter2@127.0.0.1/own", "SQLAlchemy knows no database 'hunter'"),
         ("sqlite:////nowhere/hunter.db?password=hunter2", "unable to open database file"),
@@ -92,6 +98,34 @@ def test_a_database_that_cannot_be_reached_is_told_without_its_password(url: str
     assert named in line
     assert "hunter2" not in line
     assert "ter2" not in line
+
+
+@pytest.mark.parametrize(("kind", "query"), [("sqlite", "VACUUM INTO '{}'"), ("duckdb", "EXPORT DATABASE '{}'")])
+def test_no_file_is_written_though_a_database_that_only_reads_would(kind: str, query: str, tmp_path: Path) -> None:
+    file = tmp_path / "own.db"
+    if kind == "sqlite":
+        with closing(sqlite3.connect(file)) as connection, connection:
+            connection.execute("CREATE TABLE submitted (workflow_id TEXT)")
+    else:
+        duckdb.connect(str(file)).close()
+
+    assert "it has to be a SELECT" in problem(query.format(tmp_path / "written"), f"{kind}:///{file}")
+    assert not (tmp_path / "written").exists()
+
+
+def test_a_password_is_not_shown_however_the_url_spells_it(database: str) -> None:
+    url = f"{database}?credentials_base64=hun%2fter%21"
+    assert problem('SELECT * FROM "hun%2fter!"', url).endswith("no such table: ***")
+    assert problem('SELECT * FROM "hun/ter!"', url).endswith("no such table: ***")
+
+
+@pytest.mark.slow
+def test_a_server_that_says_nothing_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("further_source.manifest.listquery._CONNECT_SECONDS", 2)
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        port = silent.getsockname()[1]
+        line = problem("SELECT 1", f"postgresql+psycopg2://loader:hunter2@127.0.0.1:{port}/own")
+    assert "timeout expired" in line
 
 
 def test_what_the_database_says_shows_no_password(database: str) -> None:

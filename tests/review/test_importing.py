@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import dlt
 import openpyxl
 import pytest
 
+from further_source.exceptions import ConfigurationError
 from further_source.review.cells import new_queue
 from further_source.review.files import read_queue, write_queue
 from further_source.review.importing import RowErrors, import_reviews
@@ -214,6 +217,51 @@ def test_a_formula_or_a_date_in_xlsx_is_named(load: Load, store: ReviewStore, tm
     book.save(path)
     import_reviews(store, read_queue(path), "ann")
     assert final(store)["a", 0, "y"] == ("5", "number", 5.0, "corrected")
+
+
+SHEET = (
+    '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><dimension ref="A1:XFD1048576"/>'
+    "<sheetData>{}</sheetData></worksheet>"
+)
+HEADER = (
+    '<row r="1">'
+    + "".join(
+        f'<c r="{column}1" t="inlineStr"><is><t>{name}</t></is></c>'
+        for column, name in zip("ABC", ("cell", "verdict", "corrected_value"), strict=True)
+    )
+    + "</row>"
+)
+
+
+def packed(path: Path, rows: str) -> Path:
+    """An xlsx whose sheet says that it is as large as a sheet can be."""
+    openpyxl.Workbook().save(path)
+    with zipfile.ZipFile(path) as book:
+        parts = {name: book.read(name) for name in book.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as book:
+        for name, part in parts.items():
+            book.writestr(name, SHEET.format(rows) if name.endswith("sheet1.xml") else part)
+    return path
+
+
+def test_an_xlsx_that_unpacks_to_far_more_than_it_is_is_not_read(tmp_path: Path) -> None:
+    text = '<row r="2"><c r="A2" t="inlineStr"><is><t>' + "a" * 20_000_000 + "</t></is></c></row>"
+    path = packed(tmp_path / "q.xlsx", HEADER + text)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(ConfigurationError, match="bytes unpacked, and .* packed, as no queue has"):
+        read_queue(path)
+
+
+@pytest.mark.slow
+def test_rows_of_an_xlsx_are_as_wide_as_their_cells_whatever_it_says(tmp_path: Path) -> None:
+    last = '<row r="200000"><c r="B200000" t="inlineStr"><is><t>correct</t></is></c></row>'
+    path = packed(tmp_path / "q.xlsx", HEADER + last)
+    tracemalloc.start()
+    [row] = read_queue(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (row.place, row.texts["verdict"]) == ("row 200000", "correct")
+    assert peak < 10_000_000
 
 
 @pytest.mark.parametrize("pipeline", ["duckdb"], indirect=True)

@@ -56,6 +56,22 @@ def test_a_verdict_that_is_sent_again_is_stored_once_and_another_is_refused(load
     assert store.rows("SELECT verdict, reviewer FROM {reviews}") == [("correct", "ann")]
 
 
+@pytest.mark.parametrize("pipeline", ["duckdb"], indirect=True)
+def test_a_verdict_that_another_server_stored_is_the_only_one(load: Load, store: ReviewStore) -> None:
+    load("a", [{"x": cell("1", 0.1), "y": cell(None, 0.2), "z": cell("3", 0.3)}])
+    one, other = queue_of(store), queue_of(store)
+    x, y, z = one.cells
+    assert one.save("ann", x.fingerprint, "correct", "", "") is None
+    assert one.save("ann", y.fingerprint, "unreadable", "", "") is None
+
+    assert other.rows_around(x) is None
+    assert other.save("bob", y.fingerprint, "correct", "", "") == "ann has given it a verdict already"
+    assert other.take("bob") == z
+    one.undo("ann")
+    assert one.rows_around(y) is not None
+    assert store.rows("SELECT DISTINCT reviewer FROM {reviews}") == [("ann",)]
+
+
 def test_what_no_database_holds_in_a_text_is_replaced(load: Load, store: ReviewStore) -> None:
     load("a", [{"x": cell("1", 0.1)}])
     queue = queue_of(store)

@@ -66,11 +66,12 @@ class Base:
         self._pipelines = directory / "copy" / "pipelines"
 
     @contextmanager
-    def elsewhere(self) -> Iterator[None]:
-        """Another machine within; the lease of the one that was killed has run out."""
+    def elsewhere(self, *, free: bool = True) -> Iterator[None]:
+        """Another machine within; the lease of the one that was killed has run out if it is `free`."""
         own, self._pipelines = self._pipelines, self._directory / "copy" / "elsewhere"
-        with suppress(DestinationUndefinedEntity), self.pipeline().sql_client() as client:
-            client.execute_sql(f"UPDATE {client.make_qualified_table_name(LEASES)} SET lease_id = '{FREE}'")
+        if free:
+            with suppress(DestinationUndefinedEntity), self.pipeline().sql_client() as client:
+                client.execute_sql(f"UPDATE {client.make_qualified_table_name(LEASES)} SET lease_id = '{FREE}'")
         yield
         self._pipelines = own
 
@@ -125,11 +126,12 @@ def forked(work: Callable[[], Any]) -> tuple[int, Any]:
 
 
 class Steps:
-    """Counts the steps of this process, and kills it at one of them."""
+    """Counts the steps of this process, and sends it a signal at one of them: of a number, or the first with a text."""
 
-    def __init__(self, below: Path, kill_at: int | None) -> None:
+    def __init__(self, below: Path, at: int | str | None, send: signal.Signals = signal.SIGKILL) -> None:
         self._below = str(below)
-        self._kill_at = kill_at
+        self._at = at
+        self._signal = send
         self._lock = threading.Lock()
         self.made: list[str] = []
 
@@ -141,8 +143,9 @@ class Steps:
     def _step(self, what: str) -> None:
         with self._lock:
             self.made.append(what)
-            if len(self.made) == self._kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if self._at == len(self.made) or (isinstance(self._at, str) and self._at in what):
+                self._at = None
+                os.kill(os.getpid(), self._signal)
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
@@ -246,7 +249,7 @@ def main() -> None:
         wanted = f'insert into "{DATASET}"."{options["inserts_into"]}"'
         first = next(step for step in steps if wanted in made[step - 1])
         steps = steps[first - 1 : first + options["following"]]
-    steps = steps[:: options["every"]]
+    steps = steps[options["first"] :: options["every"]]
     if options["elsewhere"]:
         steps = [step for step in steps if _STATEMENT(made[step - 1])]
     for step in steps:
