@@ -42,8 +42,8 @@ def claiming(catalog: Any, files: Any) -> Any:
         commit, create = catalog.commit_table, catalog.create_table
 
         def commit_table(table: Any, requirements: Any, updates: Any) -> Any:
-            base = PurePosixPath(table.metadata_location)
-            with _claimed(files, _path(base.parent), _version(base.name) + 1, base.name):
+            directory, _, base = table.metadata_location.rpartition("/")
+            with _claimed(files, _path(directory), _version(base) + 1, base):
                 return commit(table, requirements, updates)
 
         def create_table(*arguments: Any, location: str, **keywords: Any) -> Any:
@@ -140,7 +140,7 @@ def _version(name: str) -> int:
     return int(name.partition("-")[0])
 
 
-def _path(location: Any) -> str:
+def _path(location: str) -> str:
     from fsspec.core import strip_protocol  # noqa: PLC0415
 
-    return str(strip_protocol(str(location)))
+    return str(strip_protocol(location))
