@@ -140,6 +140,7 @@ class Dataset:
         """Asks the destination what its tables are like, and brings dlt's schema up to date."""
         self._read()
         self._bring_schema_up_to_date()
+        self._make_what_was_dropped()
         self._is_read = True
 
     @property
@@ -221,6 +222,21 @@ class Dataset:
                         del columns[column]
         self._drop_stale_staging()
 
+    def _make_what_was_dropped(self) -> None:
+        """Makes again what is there from the start and somebody dropped: dlt takes it for made."""
+        if not self._knows_sql or not self._stored:
+            return
+        dropped = [
+            name
+            for name, table in TABLES.items()
+            if name in self._schema.tables
+            and not {column.name for column in table.columns} <= self._stored.get(name, {}).keys()
+        ]
+        if dropped:
+            with self._pipeline.destination_client() as client:
+                add_columns(client, self._loading, {name: {} for name in dropped})
+                self._stored = stored_types(client)
+
     def _drop_stale_staging(self) -> None:
         """Drops staging tables with a column of another type than in the table itself: dlt would make values fit."""
         with self._pipeline.destination_client() as client:
@@ -265,8 +281,8 @@ class Dataset:
 
     def _is_as_decided_by(self, stored: Tables, recorded: Sequence[Field]) -> bool:
         return set(recorded) == set(self._recorded) and all(
-            stored.get(name, {}) == types
-            for name, types in self._stored.items()
+            stored.get(name, {}) == self._stored.get(name, {})
+            for name in {*stored, *self._stored}
             if name.startswith(ROWS_PREFIX) or name == EXECUTIONS.name
         )
 

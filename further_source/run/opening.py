@@ -191,7 +191,7 @@ def open_run(
     ask = _asking(plan, stop, on_change)
     unlisted: set[ExecutionId] = set()
     is_anything = bool(to_ask) or (plan.push is not None and not plan.push.inbox.is_empty)
-    if is_anything:
+    if is_anything or found is not None:  # found, and nothing to ask: a table or column is missing
         records.look()
     leftovers = None
     if alone and ledger is not None and (is_anything or plan.push is None):
