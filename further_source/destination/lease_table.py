@@ -4,6 +4,7 @@ They are such as any SQL destination of dlt's understands, but for the clock. No
 clock, and none is computed in SQL, where each destination has its own way of adding seconds.
 """
 
+import re
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
@@ -11,7 +12,17 @@ from dlt.common.schema.typing import TColumnSchema
 
 from further_source.destination.catalog import make_tables
 
-__all__ = ["FREE", "LEASES", "TURN", "WITHOUT_UPDATES", "LeaseTable", "Row", "end_where_idle", "is_locked"]
+__all__ = [
+    "FREE",
+    "LEASES",
+    "TURN",
+    "WITHOUT_UPDATES",
+    "LeaseTable",
+    "Row",
+    "end_where_idle",
+    "is_locked",
+    "is_refused",
+]
 
 LEASES = "_further_leases"
 FREE = "free"
@@ -53,6 +64,8 @@ class Row(NamedTuple):
 
 
 _LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code of it
+_REFUSED = {"42501", "25006"}  # PostgreSQL's codes: no privilege, and only reading
+_REFUSAL = re.compile(r"(permission|access|command) (was )?denied|insufficient privilege|read-?only", re.IGNORECASE)
 
 _TYPES = {
     "part": "text",
@@ -82,6 +95,12 @@ def end_where_idle(seconds: float) -> str:
 def is_locked(error: Any) -> bool:
     """Whether an error of dlt's says that a row of PostgreSQL's is locked by somebody else."""
     return getattr(getattr(error, "dbapi_exception", None), "pgcode", None) == _LOCK_NOT_AVAILABLE
+
+
+def is_refused(error: Any) -> bool:
+    """Whether an error of dlt's says that this user may not do what was tried, which no waiting mends."""
+    error = getattr(error, "dbapi_exception", error)
+    return getattr(error, "pgcode", None) in _REFUSED or bool(_REFUSAL.search(str(getattr(error, "orig", error))))
 
 
 class LeaseTable:

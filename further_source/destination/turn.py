@@ -15,8 +15,9 @@ from uuid import uuid4
 import dlt
 from dlt.common.destination.exceptions import DestinationException, DestinationUndefinedEntity
 
-from further_source.destination.lease_table import FREE, TURN, LeaseTable
+from further_source.destination.lease_table import FREE, TURN, LeaseTable, is_refused
 from further_source.exceptions import FurtherError
+from further_source.text import one_line
 
 __all__ = ["in_turn"]
 
@@ -26,24 +27,52 @@ _SECONDS_BETWEEN_ATTEMPTS = 0.1
 
 
 @contextmanager
-def in_turn(pipeline: dlt.Pipeline) -> Iterator[None]:
+def in_turn(pipeline: dlt.Pipeline, *, patience: float = _PATIENCE) -> Iterator[None]:
     """Waits for the turn, and has it within.
 
+    Args:
+        patience: Seconds to wait.
+
     Raises:
-        FurtherError: Others had it for three minutes.
+        FurtherError: Others had it, or the destination failed, for so long; or this user may not write the table.
     """
     client: Any = pipeline.destination_client()  # of its own: it is no part of a transaction
     turn = str(uuid4())
-    deadline = time.monotonic() + _PATIENCE
-    while not _taken(client, turn):
+    deadline = time.monotonic() + patience
+    while True:
+        failure = None
+        try:
+            if _taken(client, turn):
+                break
+        except DestinationException as error:  # of two that change the row at the same moment, one may be refused
+            if is_refused(error):
+                raise _not_usable(client, error) from error
+            failure = error
         if time.monotonic() > deadline:
-            raise FurtherError(f"other loads decided about columns for {_PATIENCE:g} s; run again")
+            raise _given_up(patience, failure) from failure
         time.sleep(_SECONDS_BETWEEN_ATTEMPTS * random.uniform(0.5, 1.5))  # noqa: S311
     try:
         yield
     finally:
         with suppress(DestinationException), client:  # else it ends by itself
             LeaseTable(client).free(TURN, turn)
+
+
+def _given_up(patience: float, failure: DestinationException | None) -> FurtherError:
+    if failure is None:
+        return FurtherError(f"other loads decided about columns for {patience:g} s; run again")
+    return FurtherError(
+        one_line(f"the turn to decide about columns could not be taken for {patience:g} s, at last because: {failure}")
+    )
+
+
+def _not_usable(client: Any, error: DestinationException) -> FurtherError:
+    return FurtherError(
+        one_line(
+            "the turn to decide about columns cannot be taken: let this user read and write "
+            f"{LeaseTable(client).name}, which a load by a user who may make tables makes: {error}"
+        )
+    )
 
 
 def _taken(client: Any, turn: str) -> bool:
@@ -56,8 +85,7 @@ def _taken(client: Any, turn: str) -> bool:
         "process_id": os.getpid(),
         "lock_id": "",
     }
-    # Of two that change the row at the same moment, a destination may refuse one.
-    with suppress(DestinationException), client:
+    with client:
         table = LeaseTable(client)
         try:
             rows = table.rows_of_turn()
@@ -74,4 +102,4 @@ def _taken(client: Any, turn: str) -> bool:
             return True
         if turn in holders:  # where no index is unique, two may have made a row
             table.free(TURN, turn)
-    return False
+        return False
