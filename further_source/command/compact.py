@@ -5,31 +5,18 @@ import json
 from dataclasses import asdict
 
 from further_source.command import exit_codes
-from further_source.command.failures import as_further_error, hide_tracebacks
+from further_source.command.locked import locked_pipeline
 from further_source.command.signals import Stop
 from further_source.console import show
 from further_source.destination.compacting import compact
-from further_source.lock import only_load
-from further_source.pipeline import pipeline_settings, set_defaults
-from further_source.settings import PIPELINE_NAME
-from further_source.source import check_configured_keys
 
 __all__ = ["run"]
 
 
 def run(options: argparse.Namespace, stop: Stop) -> int:
     """Compacts all tables, and shows how many files they had and have; a signal ends it at once, and harms nothing."""
-    set_defaults()
-    hide_tracebacks()
-    check_configured_keys()
-    settings = pipeline_settings(PIPELINE_NAME, destination=options.destination, dataset_name=options.dataset)
-    settings.require_file()
-    with only_load(settings.pipeline_name, settings.pipelines_dir):
-        pipeline = settings.make()
-        try:
-            done = compact(pipeline)
-        except Exception as error:
-            raise as_further_error(error, pipeline) from error
+    with locked_pipeline(options) as (pipeline, _):
+        done = compact(pipeline)
     if options.json:
         show(json.dumps({"tables": [asdict(one) for one in done]}, indent=2))
     else:
