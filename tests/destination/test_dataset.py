@@ -112,6 +112,19 @@ def test_executions_are_made_with_the_columns_that_dlt_adds(
     assert {"_dlt_id", "_dlt_load_id", "poll_outcome", "metadata__external_id", "metadata__a"} <= stored.keys()
 
 
+def test_executions_that_another_load_has_made_meanwhile_are_taken_as_they_are(
+    make_dataset: Callable[[], tuple[Dataset, dlt.Pipeline]],
+) -> None:
+    (one, pipeline), (other, _) = make_dataset(), make_dataset()
+    for dataset in (one, other):  # both have seen that there is nothing
+        dataset.settle(lambda decisions: None, "load")
+
+    other.settle(lambda decisions: decisions.answers.row({"metadata": {"k": True}}, ()), "load")
+    row, _ = one.settle(lambda decisions: decisions.answers.row({"metadata": {"k": "x"}}, ()), "load")
+    assert row == {"metadata__k__v_text": "x"}
+    assert columns(pipeline, "executions")["metadata__k"] != columns(pipeline, "executions")["metadata__k__v_text"]
+
+
 def test_nothing_is_made_where_nothing_has_come(
     make_dataset: Callable[[], tuple[Dataset, dlt.Pipeline]],
 ) -> None:
