@@ -33,12 +33,18 @@ def test_it_makes_no_load_and_tells_what_is_loaded(loaded: dlt.Pipeline, sandbox
     assert asked(sandbox) == {"ex": 1}
 
 
+@pytest.mark.parametrize("listed", [["ex"], ["ex", "new"]])
 @pytest.mark.parametrize("gone", ["DROP TABLE steps", "ALTER TABLE cells DROP COLUMN extra"])
-def test_what_somebody_dropped_is_made_again(gone: str, loaded: dlt.Pipeline, sandbox: Sandbox) -> None:
+def test_what_somebody_dropped_is_made_again(
+    gone: str, listed: list[str], loaded: dlt.Pipeline, sandbox: Sandbox
+) -> None:
+    serve_rows(sandbox, "new", cells_of(a=2))
     loads = query(loaded, LOADS)
     query(loaded, gone)
-    run_in_slices(loaded, source_of(sandbox, ["ex"]))
+    run_in_slices(loaded, source_of(sandbox, listed))
     assert query(loaded, LOADS) != loads
+    assert query(loaded, "SELECT count(*), count(extra) FROM cells") == [(len(listed), 0)]
+    assert query(loaded, "SELECT count(*) >= 0 FROM steps") == [(True,)]
 
 
 def test_rows_of_a_forgotten_execution_that_came_back_are_deleted(loaded: dlt.Pipeline, sandbox: Sandbox) -> None:

@@ -19,7 +19,7 @@ LOAD = """
 import json, sys
 import dlt
 from further_source import further_source, run_in_slices
-from further_source.records import records_of
+from further_source.run.records import records_of
 options = json.loads(sys.argv[1])
 pipeline = dlt.pipeline("further", pipelines_dir=options["pipelines_dir"], dataset_name="further_data",
                         destination=dlt.destinations.filesystem(options["url"]))

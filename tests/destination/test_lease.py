@@ -255,7 +255,7 @@ def test_a_load_of_nothing_costs_few_statements(
     without, with_lease = counts
     assert 0 < without < with_lease <= without + 12
     own = [statement for statement in statements if '_further_leases"' in statement and "SET LOCAL" not in statement]
-    assert len(own) == 6  # 3 to take it, 2 before the load, 1 to give it back; the rest go with transactions
+    assert len(own) == 4  # 3 to take it, 1 to give it back
 
 
 @contextmanager
