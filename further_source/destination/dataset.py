@@ -227,10 +227,7 @@ class Dataset:
         if not self._knows_sql or not self._stored:
             return
         dropped = [
-            name
-            for name, table in TABLES.items()
-            if name in self._schema.tables
-            and not {column.name for column in table.columns} <= self._stored.get(name, {}).keys()
+            name for name in TABLES if name in self._schema.tables and not _is_whole(name, self._stored.get(name, {}))
         ]
         if dropped:
             with self._pipeline.destination_client() as client:
@@ -310,12 +307,14 @@ def has_tables(client: Any, names: Iterable[str]) -> bool:
         client: Of a destination that knows SQL; it is open.
     """
     try:
-        return all(
-            {column.name for column in TABLES[name].columns} <= {column.lower() for column in columns}
-            for name, columns in client.get_storage_tables(list(names))
-        )
+        return all(_is_whole(name, columns) for name, columns in client.get_storage_tables(list(names)))
     except DestinationUndefinedEntity:
         return False
+
+
+def _is_whole(name: str, columns: Iterable[str]) -> bool:
+    """Whether these are all columns that a table of ours has from the start."""
+    return {column.name for column in TABLES[name].columns} <= {column.lower() for column in columns}
 
 
 @contextmanager
